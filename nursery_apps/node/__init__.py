@@ -1,0 +1,1 @@
+"""The node plugin: discovery, publishing, prepare and unprepare, hotplug, recovery."""
