@@ -1,0 +1,91 @@
+"""What the journal keeps of a claim: which devices it holds and under which names the container runtime knows them.
+
+The schema is ours and versioned; unknown fields of a newer driver are kept and written back, so going back a version loses nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from dra.claims import Stage
+from dra.names import Bdf, BootId, ClaimUid, DeviceName, PoolName
+
+VERSION: Final = 1
+"""Raised only when an older driver would misread a record; fields are added without raising it (VF layouts, classic handles)."""
+
+
+class Grant(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """One allocated device of a claim."""
+
+    requests: tuple[str, ...]
+    """Base names of the requests it answers (`gpu`, never `gpu/large`); empty means all of the claim's."""
+    pool: PoolName
+    device: DeviceName
+    bdf: Bdf
+    parent: Bdf | None = None
+    """The PF, when the device is a VF: a PF and its VFs exclude each other."""
+    admin: bool = False
+    """Admin access: sees the device, does not hold it, never changes hardware."""
+    monitor: bool = False
+    """Management engine and telemetry nodes were asked for."""
+    share_id: str | None = None
+    cdi_ids: tuple[str, ...] = ()
+    """Fully qualified CDI names given to the kubelet: the same for the claim's whole life."""
+
+    @property
+    def exclusive(self) -> bool:
+        return not self.admin and self.share_id is None
+
+
+class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """One claim, as last written."""
+
+    uid: ClaimUid
+    namespace: str
+    name: str
+    stage: Literal[Stage.GRANTED, Stage.RELEASING] = Stage.GRANTED
+    grants: tuple[Grant, ...] = ()
+    boot_id: BootId = BootId("")
+    """The boot in which it was granted."""
+    granted_at: float = 0.0
+    """Seconds since the epoch, for people."""
+    origin: str | None = None
+    """The file format it was taken over from, when another driver prepared the claim."""
+    version: int = msgspec.field(name="v", default=VERSION)
+
+    def same_devices(self, grants: tuple[Grant, ...]) -> bool:
+        """Whether `grants` are the same holdings (the CDI names given for them do not count)."""
+        return [msgspec.structs.replace(g, cdi_ids=()) for g in self.grants] == [msgspec.structs.replace(g, cdi_ids=()) for g in grants]
+
+
+_KNOWN: Final = frozenset(field.encode_name for field in msgspec.structs.fields(Record))
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A record and the fields of it that this version does not know."""
+
+    record: Record
+    extra: dict[str, Any] = {}
+
+
+def to_json(kept: Kept) -> bytes:
+    """One line of JSON, deterministic."""
+    return msgspec.json.encode(kept.extra | msgspec.to_builtins(kept.record), order="sorted")
+
+
+def from_json(data: bytes) -> Kept:
+    """The inverse of `to_json`.
+
+    Raises:
+        ValueError: not JSON, not a record, or of a version that means something else.
+    """
+    raw = msgspec.json.decode(data)
+    if not isinstance(raw, dict):
+        raise ValueError("a record is a JSON object")
+    version = raw.get("v")
+    if isinstance(version, int) and version > VERSION:
+        raise ValueError(f"written by a newer driver (record version {version}, this one knows {VERSION})")
+    record = msgspec.convert(raw, Record)
+    return Kept(record, {key: value for key, value in raw.items() if key not in _KNOWN})
