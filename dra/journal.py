@@ -16,13 +16,13 @@ import msgspec
 
 from dra import records
 from dra.ledger import Change, Forget, Ledger, Parked
-from dra.names import ClaimUid, DeviceName, claim_uid
+from dra.names import BootId, ClaimUid, DeviceName, claim_uid
 
 FILE: Final = "journal"
 PREVIOUS: Final = "journal.previous"
 """The generation before the last compaction: read when the current one is damaged or missing."""
 PARKED: Final = "journal.parked"
-"""Raw lines that were set aside at a compaction, for people."""
+"""Raw lines that could not be believed, each after the boot id of that day: a guard over their devices, and evidence for people."""
 
 COMPACT_ABOVE_BYTES: Final = 256 * 1024
 """About 500 claims' worth of lines: small enough to read at start in milliseconds, large enough that busy nodes compact about hourly."""
@@ -80,6 +80,18 @@ def read(data: bytes, base: Ledger | None = None) -> Reading:
     told = {change.uid if isinstance(change, Forget) else change.record.uid for change in changes}
     doubtful = tuple(p for p in parked if p.uid is None or p.uid not in told)
     return Reading(Ledger(ledger.claims, ledger.parked + doubtful), len(changes), torn)
+
+
+def parked_lines(parked: Iterable[Parked], boot_id: BootId) -> bytes:
+    """The content of PARKED."""
+    return b"".join(b"%s %s\n" % (boot_id.encode(), p.raw) for p in parked)
+
+
+def read_parked(data: bytes, boot_id: BootId) -> tuple[Parked, ...]:
+    """What is still in doubt. Lines of another boot guard nothing: no container and no VF outlives a reboot."""
+    prefix = boot_id.encode() + b" "
+    lines = (raw.removeprefix(prefix) for raw in data.split(b"\n") if raw.startswith(prefix))
+    return tuple(_park(raw, "set aside at an earlier start") for raw in lines)
 
 
 def recover(current: bytes | None, previous: bytes | None) -> Reading:

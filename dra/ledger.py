@@ -65,11 +65,14 @@ class Ledger(msgspec.Struct, frozen=True):
         old = self.claims.get(record.uid)
         return Kept(record, old.extra if old is not None else {})
 
-    def held_by(self, uid: ClaimUid, grants: Iterable[Grant]) -> tuple[ClaimUid, DeviceName] | None:
+    def held_by(self, uid: ClaimUid, grants: Iterable[Grant], *, seen_here: bool = False) -> tuple[ClaimUid, DeviceName] | None:
         """The overlap guard: the first other claim that stands in the way of `grants`, and the device.
 
         The scheduler's view can lag (a force-deleted pod's device is given away before its unprepare came), so this node is the last
         line of defence. Admin access neither holds nor is held up; two shares of one device get along; a PF and its VFs do not.
+
+        `seen_here` says the claim's own CDI file stands on this node: then it is the owner that an illegible record may be about, and
+        what is parked does not stop it.
         """
         wanted = [grant for grant in grants if not grant.admin]
         for kept in self.claims.values():
@@ -82,7 +85,7 @@ class Ledger(msgspec.Struct, frozen=True):
                     if _exclude(held, grant):
                         return kept.record.uid, grant.device
         for parked in self.parked:
-            if parked.uid != uid:
+            if parked.uid != uid and not seen_here:
                 for grant in wanted:
                     if grant.device in parked.devices:
                         return parked.uid or ClaimUid("unknown"), grant.device

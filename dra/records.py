@@ -55,9 +55,18 @@ class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     """The file format it was taken over from, when another driver prepared the claim."""
     version: int = msgspec.field(name="v", default=VERSION)
 
-    def same_devices(self, grants: tuple[Grant, ...]) -> bool:
-        """Whether `grants` are the same holdings (the CDI names given for them do not count)."""
-        return [msgspec.structs.replace(g, cdi_ids=()) for g in self.grants] == [msgspec.structs.replace(g, cdi_ids=()) for g in grants]
+    def same_holdings(self, grants: tuple[Grant, ...]) -> bool:
+        """Whether `grants` are what this record grants already, so that it may be answered again as it stands.
+
+        A record taken over from another driver may lack requests and pools; its devices decide.
+        """
+        if self.origin is not None:
+            return sorted((g.device, g.admin) for g in self.grants) == sorted((g.device, g.admin) for g in grants)
+        return [_holding(grant) for grant in self.grants] == [_holding(grant) for grant in grants]
+
+
+def _holding(grant: Grant) -> tuple[object, ...]:
+    return grant.requests, grant.pool, grant.device, grant.admin, grant.monitor, grant.share_id
 
 
 _KNOWN: Final = frozenset(field.encode_name for field in msgspec.structs.fields(Record))

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,11 @@ from typing import Final
 _LOCK: Final = ".lock"
 _MAX_READ_BYTES: Final = 64 * 1024 * 1024
 """No file of ours comes near it; a larger one is somebody's accident and must not fill memory."""
+
+_TEMPORARY: Final = ".intel-gpu-tmp-"
+"""Marks our temporary files: the CDI directory is shared with other vendors' drivers."""
+_LEFTOVER_AFTER_SECONDS: Final = 60
+"""No write of ours lasts as long, so an older temporary file has lost its writer."""
 
 
 class RealStateDir:
@@ -50,7 +56,7 @@ class RealStateDir:
 
     def replace(self, name: str, data: bytes, *, mode: int = 0o600, keep: str | None = None) -> None:
         target = self._file(name)
-        temporary = self._file(f".{name}.tmp-{os.getpid()}")
+        temporary = self._file(_temporary(name))
         try:
             _write_new(temporary, data, mode)
             if keep is not None:
@@ -100,9 +106,7 @@ class RealStateDir:
 
     def _keep(self, target: Path, kept: Path) -> None:
         """Give the old content a second name; the order leaves one of the two readable at every instant."""
-        temporary = self._file(f".{kept.name}.tmp-{os.getpid()}")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary = self._file(_temporary(kept.name))
         try:
             os.link(target, temporary)
         except FileNotFoundError:
@@ -113,26 +117,19 @@ class RealStateDir:
         os.fsync(self._directory_fd)
 
     def _remove_leftovers(self) -> None:
-        """Temporary files of a process that was killed. Another instance's (rolling update) are told by its pid being alive."""
+        """Temporary files of a process that was killed; a young one may be another instance's write (rolling update)."""
         with os.scandir(self._path) as entries:
-            names = [entry.name for entry in entries if entry.name.startswith(".") and ".tmp-" in entry.name]
+            names = [entry.name for entry in entries if entry.name.startswith(".") and _TEMPORARY in entry.name]
         for name in names:
-            pid = name.rpartition("-")[2]
-            if pid.isdigit() and int(pid) != os.getpid() and _alive(int(pid)):
-                continue
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path / name)
+                path = self._path / name
+                if time.time() - path.stat().st_mtime > _LEFTOVER_AFTER_SECONDS:
+                    path.unlink()
 
 
-def _alive(pid: int) -> bool:
-    """Whether such a process may exist in our PID namespace; another container's is not seen and counts as gone after its write."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _temporary(name: str) -> str:
+    # A pid would not do: two instances in containers of their own may both be process 1.
+    return f".{name}{_TEMPORARY}{os.urandom(6).hex()}"
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:

@@ -1,0 +1,187 @@
+"""The one task that writes the journal: any number of claims that wait share one fsync.
+
+A change is a *decision* taken over the freshest ledger while the directory's lock is held, so the overlap guard and the write are one
+indivisible act, between the claims of this process and, in a rolling update, between two processes on one directory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+import trio
+
+from dra import journal
+from dra.errors import DriverError
+from dra.ledger import Change, Ledger, Parked
+from dra.names import BootId
+from nursery_apps.latest import Latest
+from nursery_apps.seams import StateDir
+
+log = logging.getLogger(__name__)
+
+Decision = Callable[[Ledger], Sequence[Change]]
+"""Pure: looks at the ledger, returns the changes to make durable (none is fine), or raises a DriverError to refuse."""
+
+
+class JournalUnwritable(DriverError):
+    """The administrator's move: the state directory cannot be written (disk full, read-only)."""
+
+    reason = "JournalUnwritable"
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """What `Journal.open` found."""
+
+    claims: int
+    parked: tuple[Parked, ...]
+    torn_bytes: int
+
+
+class _Request:
+    __slots__ = ("decide", "done", "error", "withdrawn")
+
+    def __init__(self, decide: Decision) -> None:
+        self.decide = decide
+        self.done = trio.Event()
+        self.error: DriverError | None = None
+        self.withdrawn = False
+
+
+class Journal:
+    """`open` reads and, where damaged, mends; `run` writes; `commit` asks for a write."""
+
+    def __init__(self, state: StateDir, boot_id: BootId, *, on_commit: Callable[[int, int, float], None]) -> None:
+        """`on_commit(decisions, bytes, seconds)` is told of every group written, for metrics."""
+        self._state = state
+        self._boot_id = boot_id
+        self._on_commit = on_commit
+        self._stamp: tuple[int, int] | None = None
+        self._lines = 0
+        self._torn = False
+        self._waiting: list[_Request] = []
+        self._wake = trio.Event()
+        self.ledger: Latest[Ledger] = Latest(Ledger())
+
+    def open(self) -> Opened:
+        """Read the journal; blocking. A damaged one is compacted, with the bad lines set aside; a good one is left as it is.
+
+        Raises:
+            OSError: the directory cannot be read or written.
+        """
+        with self._state.locked():
+            data, previous = self._state.read(journal.FILE), self._state.read(journal.PREVIOUS)
+            doubtful = journal.read_parked(self._state.read(journal.PARKED) or b"", self._boot_id)
+            reading = journal.recover(data, previous)
+            self._lines, self._torn = reading.lines, bool(reading.torn_bytes)
+            ledger = Ledger(reading.ledger.claims, tuple(dict.fromkeys((*doubtful, *reading.ledger.parked))))
+            self.ledger.set(ledger)
+            if reading.ledger.parked or reading.torn_bytes:
+                self._save_parked(ledger)
+                self._compact(ledger)
+            self._stamp = self._state.stamp(journal.FILE)
+        return Opened(len(ledger.claims), ledger.parked, reading.torn_bytes)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write groups until cancelled. Cancellation lands between groups: a started write is always finished and answered."""
+        task_status.started()
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            group, self._waiting = [r for r in self._waiting if not r.withdrawn], []
+            if not group:
+                continue
+            started = trio.current_time()
+            # Not abandoned on cancel: half a write must not outlive the task that answers for it.
+            ledger, written = await trio.to_thread.run_sync(self._write_group, group, self.ledger.value)
+            self.ledger.set(ledger)
+            for request in group:
+                request.done.set()
+            self._on_commit(len(group), written, trio.current_time() - started)
+
+    async def commit(self, decide: Decision) -> None:
+        """Take a decision and make its changes durable.
+
+        If the caller is cancelled before the group is picked up nothing is written; after that the change is durable all the same,
+        which the next call for the claim finds in the ledger.
+
+        Raises:
+            DriverError: `decide` refused, or JournalUnwritable: nothing was changed.
+        """
+        request = _Request(decide)
+        self._waiting.append(request)
+        self._wake.set()
+        try:
+            await request.done.wait()
+        except BaseException:
+            request.withdrawn = True
+            raise
+        if request.error is not None:
+            raise request.error
+
+    def _write_group(self, group: list[_Request], ledger: Ledger) -> tuple[Ledger, int]:
+        """In a worker thread: lock, look again, decide, append, sync. Returns the ledger after it and the bytes written."""
+        try:
+            with self._state.locked():
+                ledger = self._refreshed(ledger)
+                lines: list[bytes] = []
+                after = ledger
+                for request in group:
+                    try:
+                        changes = request.decide(after)
+                    except DriverError as refusal:
+                        request.error = refusal
+                        continue
+                    after = after.apply(changes)
+                    lines += map(journal.line, changes)
+                data = b"".join(lines)
+                if data:
+                    self._append(data)
+                    self._lines += len(lines)
+                    if after.parked != ledger.parked:
+                        self._save_parked(after)
+                    if self._worth_compacting(after):
+                        self._compact(after)
+                    self._stamp = self._state.stamp(journal.FILE)
+        except OSError as error:
+            failure = f"cannot write the journal ({error.filename}): {error.strerror}; free space or make it writable"
+            log.error("%s", failure)
+            for request in group:
+                request.error = request.error or JournalUnwritable(failure)
+            return ledger, 0
+        return after, len(data)
+
+    def _append(self, data: bytes) -> None:
+        # A line that an earlier failure cut short must not swallow this one.
+        prefix = b"\n" if self._torn else b""
+        self._torn = True
+        self._state.append(journal.FILE, prefix + data)
+        self._torn = False
+
+    def _refreshed(self, ledger: Ledger) -> Ledger:
+        """The ledger as the directory has it: ours, unless another instance (or an administrator) wrote in between."""
+        if not self._torn and self._state.stamp(journal.FILE) == self._stamp:
+            return ledger
+        reading = journal.read(self._state.read(journal.FILE) or b"")
+        self._lines, self._torn = reading.lines, self._torn or bool(reading.torn_bytes)
+        return Ledger(reading.ledger.claims, tuple(dict.fromkeys((*ledger.parked, *reading.ledger.parked))))
+
+    def _worth_compacting(self, ledger: Ledger) -> bool:
+        size = self._state.stamp(journal.FILE)
+        return size is not None and size[1] > journal.COMPACT_ABOVE_BYTES and self._lines > _DEAD_WEIGHT * (len(ledger.claims) + 1)
+
+    def _compact(self, ledger: Ledger) -> None:
+        self._state.replace(journal.FILE, journal.snapshot(ledger), keep=journal.PREVIOUS)
+        self._lines, self._torn = len(ledger.claims), False
+
+    def _save_parked(self, ledger: Ledger) -> None:
+        if ledger.parked:
+            self._state.replace(journal.PARKED, journal.parked_lines(ledger.parked, self._boot_id))
+        else:
+            self._state.remove(journal.PARKED)
+
+
+_DEAD_WEIGHT: Final = 4
+"""Compact when fewer than a quarter of the lines are alive: rewriting costs two syncs, so not for less."""

@@ -1,0 +1,223 @@
+"""Carries one claim from what the API server allocated to what a container can use, and back.
+
+The only executor of `dra.preparation`. Every method is one operation on one claim; `nursery_apps.node.desk` sees to it that a claim has
+one operation at a time. Cancellation lands between steps: a started file or journal write is finished, and the next operation computes
+what is left from the facts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+import trio
+
+from dra import allocation, cdi, preparation
+from dra.claims import Stage
+from dra.devices import Inventory
+from dra.errors import HardwareFault, NotYet
+from dra.kube.claims import ResourceClaim
+from dra.ledger import Change, Forget, Ledger
+from dra.names import BootId, ClaimUid, DeviceName, PoolName
+from dra.records import Grant, Record
+from nursery_apps.latest import Latest
+from nursery_apps.node.claim_desk import ClaimRef, PreparedDevice, PreparedReply
+from nursery_apps.node.claim_reader import ClaimReader
+from nursery_apps.node.journal_writer import Journal
+from nursery_apps.seams import Clock, StateDir
+
+log = logging.getLogger(__name__)
+
+API_PATIENCE_SECONDS = 5.0
+"""A claim that is granted already is answered from the journal when the API server is silent for so long: containers must restart
+through an outage, and a reallocation of a prepared claim is rare."""
+
+
+class Progress:
+    """What an operation is waiting for, for the error text if time runs out."""
+
+    waiting_for = "its turn"
+
+
+class OnStep(Protocol):
+    def __call__(self, step: str, seconds: float, /) -> None:
+        """A step of an operation took so long: `read`, `device`, `journal`, `cdi`."""
+
+
+class Preparer:
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        cdi_dir: StateDir,
+        reader: ClaimReader,
+        inventory: Latest[Inventory],
+        pool: PoolName,
+        boot_id: BootId,
+        clock: Clock,
+        on_step: OnStep,
+        on_blocked: Callable[[ClaimUid], None],
+    ) -> None:
+        """`on_blocked(uid)` is told which claim stands in the way of another: it may be one that no longer exists."""
+        self._journal = journal
+        self._cdi_dir = cdi_dir
+        self._reader = reader
+        self._inventory = inventory
+        self._pool = pool
+        self._boot_id = boot_id
+        self._clock = clock
+        self._on_step = on_step
+        self._on_blocked = on_blocked
+
+    async def prepare(self, ref: ClaimRef, progress: Progress) -> PreparedReply:
+        """Make the claim ready and say how the container runtime knows its devices. Repeating it changes nothing and answers the same.
+
+        Raises:
+            DriverError: final; the text is for the pod's Event. What may still come good is waited for until the caller's deadline.
+        """
+        record = self._journal.ledger.value.get(ref.uid)
+        if record is not None and record.stage is Stage.RELEASING:
+            progress.waiting_for = "its earlier unprepare to finish"
+            await self.settle(ref.uid)
+            record = None
+        claim = await self._read(ref, record, progress)
+        if claim is None:
+            assert record is not None
+            grants = record.grants
+        else:
+            grants = allocation.grants(claim, ref.uid, self._pool, self._inventory.value.by_name())
+        await self._await_devices(grants, progress)
+        if record is None or not record.same_holdings(grants):
+            record = await self._grant(ref, grants, progress)
+        await self.settle(ref.uid)
+        return self._reply(record, grants)
+
+    async def unprepare(self, ref: ClaimRef) -> None:
+        """Take the claim apart. Success for whatever is gone already; asks nobody, least of all the API server.
+
+        Raises:
+            DriverError: the journal or the CDI directory cannot be written.
+        """
+        if self._journal.ledger.value.get(ref.uid) is not None:
+
+            def release(ledger: Ledger) -> list[Change]:
+                record = ledger.get(ref.uid)
+                if record is None or record.stage is Stage.RELEASING:
+                    return []
+                return [ledger.put(msgspec.structs.replace(record, stage=Stage.RELEASING))]
+
+            await self._timed("journal", self._journal.commit(release))
+        await self.settle(ref.uid)
+        if self._journal.ledger.value.stage(ref.uid) is Stage.PARKED:
+            await self._journal.commit(lambda _: [Forget(ref.uid)])
+
+    async def settle(self, uid: ClaimUid) -> Stage:
+        """Take steps until the facts are what the record says; the one path of normal work, retry and recovery.
+
+        Raises:
+            HardwareFault: a file of the CDI directory cannot be written or removed.
+            JournalUnwritable: the record cannot be dropped.
+        """
+        started = trio.current_time()
+        # One hop for all file steps of the claim: thread hops cost more than the files.
+        facts, left = await trio.to_thread.run_sync(self._settle_files, uid, self._journal.ledger.value.get(uid))
+        self._on_step("cdi", trio.current_time() - started)
+        if isinstance(left, preparation.ForgetClaim):
+            await self._timed("journal", self._journal.commit(lambda _: [Forget(uid)]))
+            return Stage.ABSENT
+        return preparation.stage(facts)
+
+    def _settle_files(self, uid: ClaimUid, record: Record | None) -> tuple[preparation.Facts, preparation.Step | None]:
+        name = cdi.file_name(uid)
+        wanted = cdi.render(record, self._inventory.value.by_name()) if record is not None else None
+        try:
+            while True:
+                facts = preparation.Facts(uid, record, self._cdi_dir.read(name), wanted)
+                match preparation.next_step(facts):
+                    case preparation.WriteCdi(data):
+                        self._cdi_dir.replace(name, data, mode=0o644)  # runtimes may run as another user
+                    case preparation.RemoveCdi():
+                        self._cdi_dir.remove(name)
+                    case left:
+                        return facts, left
+        except OSError as error:
+            raise HardwareFault(
+                f"CDI file {error.filename or name}: {error.strerror}; free space or make the directory writable", reason="CdiUnwritable"
+            ) from error
+
+    async def _read(self, ref: ClaimRef, record: Record | None, progress: Progress) -> ResourceClaim | None:
+        progress.waiting_for = f"the API server to answer for claim {ref.namespace}/{ref.name}"
+        started = trio.current_time()
+        claim: ResourceClaim | None = None
+        with trio.move_on_after(API_PATIENCE_SECONDS if record is not None else float("inf")):
+            claim = await self._reader.read(ref)
+        if claim is None:
+            log.warning("API server silent for %.0f s: answering from the journal", API_PATIENCE_SECONDS)
+        self._on_step("read", trio.current_time() - started)
+        return claim
+
+    async def _await_devices(self, grants: tuple[Grant, ...], progress: Progress) -> None:
+        """Wait until every device is there and fit."""
+        started = trio.current_time()
+        for grant in grants:
+            while True:
+                seen = self._inventory.version
+                try:
+                    allocation.require(grant, self._inventory.value.by_name().get(grant.device))
+                    break
+                except NotYet as missing:
+                    progress.waiting_for = str(missing)
+                    await self._inventory.wait_newer(seen)
+        self._on_step("device", trio.current_time() - started)
+
+    async def _grant(self, ref: ClaimRef, grants: tuple[Grant, ...], progress: Progress) -> Record:
+        """Record the intent, once nobody else holds the devices."""
+        record = Record(uid=ref.uid, namespace=ref.namespace, name=ref.name, grants=grants, boot_id=self._boot_id, granted_at=self._clock())
+        seen_here = await trio.to_thread.run_sync(self._cdi_dir.stamp, cdi.file_name(ref.uid)) is not None
+
+        def decide(ledger: Ledger) -> list[Change]:
+            if (blocker := ledger.held_by(ref.uid, grants, seen_here=seen_here)) is not None:
+                raise _Blocked(*blocker)
+            return [ledger.put(record)]
+
+        while True:
+            seen = self._journal.ledger.version
+            try:
+                await self._timed("journal", self._journal.commit(decide))
+            except _Blocked as blocked:
+                # The kubelet asks again only after 80 s, and the other claim's unprepare is usually on its way: wait for it here.
+                progress.waiting_for = str(blocked)
+                log.info("waiting: %s", blocked)
+                self._on_blocked(blocked.claim)
+                await self._journal.ledger.wait_newer(seen)
+            else:
+                return record
+
+    def _reply(self, record: Record, grants: tuple[Grant, ...]) -> PreparedReply:
+        gpus = self._inventory.value.by_name()
+        requests = {(grant.device, grant.admin): grant.requests for grant in grants}
+        return tuple(
+            PreparedDevice(
+                requests=requests.get((grant.device, grant.admin), grant.requests) if record.origin else grant.requests,
+                pool=grant.pool,
+                device=grant.device,
+                cdi_ids=cdi.ids(grant, gpus.get(grant.device)),
+                share_id=grant.share_id,
+            )
+            for grant in record.grants
+        )
+
+    async def _timed(self, step: str, work: Awaitable[None]) -> None:
+        started = trio.current_time()
+        await work
+        self._on_step(step, trio.current_time() - started)
+
+
+class _Blocked(NotYet):
+    reason = "DeviceHeld"
+
+    def __init__(self, claim: ClaimUid, device: DeviceName) -> None:
+        super().__init__(f"{device} is held by claim {claim}, which is not unprepared yet")
+        self.claim = claim
