@@ -76,9 +76,14 @@ def read(data: bytes, base: Ledger | None = None) -> Reading:
         if len(good) == len(pieces):
             torn = 0
     ledger = (base or Ledger()).apply(changes)
-    # A parked line stands for the claim only if no good line said anything of it; else the good line is what is known.
-    told = {change.uid if isinstance(change, Forget) else change.record.uid for change in changes}
-    doubtful = tuple(p for p in parked if p.uid is None or p.uid not in told)
+    # A bad line is settled when a good one speaks of the same claim and the same devices; the damage may have been in the UID itself.
+    told: dict[ClaimUid, set[DeviceName]] = {}
+    for change in changes:
+        if isinstance(change, Forget):
+            told.setdefault(change.uid, set())
+        else:
+            told.setdefault(change.record.uid, set()).update(grant.device for grant in change.record.grants)
+    doubtful = tuple(p for p in parked if p.uid is None or p.uid not in told or not told[p.uid].issuperset(p.devices))
     return Reading(Ledger(ledger.claims, ledger.parked + doubtful), len(changes), torn)
 
 

@@ -6,6 +6,7 @@ Two implementations keep the promises below: `nursery_apps.edges.kernel_tree` on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -60,7 +61,7 @@ class KernelTree(Protocol):
     def node(self, path: str) -> NodeStat:
         """stat(2) of a character device below dev/; ENODEV if it is something else."""
 
-    def memory_regions(self, path: str, driver: Literal["i915", "xe"]) -> list[MemoryRegion]:
+    def memory_regions(self, path: str, driver: Literal["i915", "xe"]) -> Sequence[MemoryRegion]:
         """Ask the driver behind a DRM node (`dev/dri/renderD128`) for its memory regions.
 
         i915: DRM_IOCTL_I915_QUERY, DRM_I915_QUERY_MEMORY_REGIONS. xe: DRM_IOCTL_XE_DEVICE_QUERY, MEM_REGIONS.

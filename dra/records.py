@@ -5,7 +5,7 @@ The schema is ours and versioned; unknown fields of a newer driver are kept and 
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -45,7 +45,8 @@ class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     uid: ClaimUid
     namespace: str
     name: str
-    stage: Literal[Stage.GRANTED, Stage.RELEASING] = Stage.GRANTED
+    stage: Stage = Stage.GRANTED
+    """GRANTED or RELEASING; the others are seen, never written."""
     grants: tuple[Grant, ...] = ()
     boot_id: BootId = BootId("")
     """The boot in which it was granted."""
@@ -97,4 +98,6 @@ def from_json(data: bytes) -> Kept:
     if isinstance(version, int) and version > VERSION:
         raise ValueError(f"written by a newer driver (record version {version}, this one knows {VERSION})")
     record = msgspec.convert(raw, Record)
+    if record.stage not in (Stage.GRANTED, Stage.RELEASING):
+        raise ValueError(f"stage {record.stage} is never recorded")
     return Kept(record, {key: value for key, value in raw.items() if key not in _KNOWN})

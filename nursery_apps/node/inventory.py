@@ -6,6 +6,7 @@ Events only wake; what is true is read from the tree. The one fact that only an 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -47,7 +48,13 @@ class InventoryKeeper:
     """Owns `inventory`. `run` is the task; `rescan` makes it look at once."""
 
     def __init__(
-        self, tree: KernelTree, events: DeviceEvents, *, rescan_seconds: Latest[float], on_scan: OnScan, on_wedged: Callable[[Bdf, str], None]
+        self,
+        tree: KernelTree,
+        events: DeviceEvents,
+        *,
+        rescan_seconds: Latest[float],
+        on_scan: OnScan,
+        on_wedged: Callable[[Bdf, str], None],
     ) -> None:
         self._tree = tree
         self._events = events
@@ -132,6 +139,11 @@ class InventoryKeeper:
         elif event.subsystem == "pci" and event.action in ("add", "bind", "unbind", "remove") and self._wedged.pop(bdf, None) is not None:
             log.info("%s: %s ends its wedged state", bdf, event.action)
 
+    def _came_back(self) -> None:
+        self._hung -= 1
+        log.info("a hung scan came back; %d still hang", self._hung)
+        self.rescan()
+
     async def _scan(self) -> None:
         """Read the machine in a worker thread, which is left behind if the kernel does not let go of it."""
         if self._hung >= HUNG_SCANS_MAX:
@@ -139,11 +151,12 @@ class InventoryKeeper:
             return
         started = trio.current_time()
         found: Inventory | None = None
-        token = trio.lowlevel.current_trio_token()
-        finished = _Finished(self, token)
-        self._hung += 1
+        attempt = _Attempt(trio.lowlevel.current_trio_token(), self._came_back)
         with trio.move_on_after(SCAN_DEADLINE_SECONDS):
-            found = await trio.to_thread.run_sync(finished.scan, self._tree, dict(self._wedged), abandon_on_cancel=True)
+            found = await trio.to_thread.run_sync(attempt.scan, self._tree, dict(self._wedged), abandon_on_cancel=True)
+        if found is None and not attempt.back:
+            attempt.given_up = True
+            self._hung += 1
         seconds = trio.current_time() - started
         self._on_scan(seconds, self._hung)
         if found is None:
@@ -157,23 +170,27 @@ class InventoryKeeper:
         self.inventory.set(found)
 
 
-class _Finished:
-    """One scan, which tells its keeper when its thread is free again, be it long after it was given up."""
+class _Attempt:
+    """One scan in a worker thread, which tells when the thread is free again, be it long after it was given up."""
 
-    def __init__(self, keeper: InventoryKeeper, token: trio.lowlevel.TrioToken) -> None:
-        self._keeper, self._token = keeper, token
+    def __init__(self, token: trio.lowlevel.TrioToken, on_late: Callable[[], None]) -> None:
+        self._token = token
+        self._on_late = on_late
+        self.back = False
+        self.given_up = False
 
     def scan(self, tree: KernelTree, wedged: Mapping[Bdf, str]) -> Inventory:
         try:
             return discovery.scan(tree, wedged=wedged)
         finally:
-            try:
-                self._token.run_sync_soon(self._free)
-            except trio.RunFinishedError:
-                pass  # the program ended while the thread hung: nobody is left to tell
+            # The program may have ended while the thread hung: then nobody is left to tell.
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._return)
 
-    def _free(self) -> None:
-        self._keeper._hung -= 1  # noqa: SLF001
+    def _return(self) -> None:
+        self.back = True
+        if self.given_up:
+            self._on_late()
 
 
 def _gave_up(properties: Mapping[str, str]) -> str | None:
