@@ -1,0 +1,132 @@
+"""What every StateDir promises, over the real file system and over the double that tests cut the power of."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nursery_apps.edges.state_dir import RealStateDir
+from nursery_apps.seams import StateDir
+from tests.fakes.state_dir import MemoryStateDir
+
+
+@pytest.fixture(params=["real", "memory"])
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateDir]:
+    if request.param == "memory":
+        yield MemoryStateDir()
+        return
+    real = RealStateDir(str(tmp_path / "state"))
+    yield real
+    real.close()
+
+
+def test_what_is_missing_reads_as_none(state: StateDir) -> None:
+    assert state.read("nothing") is None
+    assert state.stamp("nothing") is None
+    state.remove("nothing")
+
+
+def test_replace_then_read(state: StateDir) -> None:
+    state.replace("a", b"one")
+    state.replace("a", b"two", keep="a.old")
+    assert (state.read("a"), state.read("a.old")) == (b"two", b"one")
+    state.replace("a", b"three", keep="a.old")
+    assert (state.read("a"), state.read("a.old")) == (b"three", b"two")
+    assert state.list() == ["a", "a.old"]
+
+
+def test_keep_without_an_old_content_keeps_nothing(state: StateDir) -> None:
+    state.replace("a", b"one", keep="a.old")
+    assert state.list() == ["a"]
+
+
+def test_append_makes_and_grows_and_shows_in_the_stamp(state: StateDir) -> None:
+    state.append("log", b"x\n")
+    first = state.stamp("log")
+    state.append("log", b"y\n")
+    second = state.stamp("log")
+    assert state.read("log") == b"x\ny\n"
+    assert first is not None and second is not None
+    assert first[0] == second[0] and second[1] == 4
+
+
+def test_replacing_changes_the_stamp_even_at_equal_length(state: StateDir) -> None:
+    state.replace("a", b"one")
+    before = state.stamp("a")
+    state.replace("a", b"two")
+    assert state.stamp("a") != before
+
+
+def test_remove_removes(state: StateDir) -> None:
+    state.replace("a", b"one")
+    state.remove("a")
+    assert state.list() == []
+
+
+def test_the_lock_can_be_taken_again(state: StateDir) -> None:
+    for _ in range(2):
+        with state.locked():
+            state.replace("a", b"one")
+
+
+def test_names_are_plain(tmp_path: Path) -> None:
+    real = RealStateDir(str(tmp_path))
+    for name in ("../escape", "a/b", "", ".."):
+        with pytest.raises(ValueError, match="plain file name"):
+            real.replace(name, b"")
+    real.close()
+
+
+def test_modes_are_as_asked_whatever_the_umask(tmp_path: Path) -> None:
+    real = RealStateDir(str(tmp_path))
+    old = os.umask(0o077)
+    try:
+        real.replace("cdi.json", b"{}", mode=0o644)
+    finally:
+        os.umask(old)
+    assert (tmp_path / "cdi.json").stat().st_mode & 0o777 == 0o644
+    real.close()
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    real = RealStateDir(str(tmp_path / "state"))
+    (tmp_path / "state" / "a").mkdir()
+    with pytest.raises(OSError, match="Is a directory") as caught:
+        real.replace("a", b"one")
+    assert "state/a" in str(caught.value)
+    assert caught.value.errno == errno.EISDIR
+    assert [p.name for p in (tmp_path / "state").iterdir()] == ["a"], "no temporary file is left"
+    real.close()
+
+
+def test_another_process_waits_for_the_lock(tmp_path: Path) -> None:
+    real = RealStateDir(str(tmp_path))
+    code = (
+        "import sys; from nursery_apps.edges.state_dir import RealStateDir\n"
+        "state = RealStateDir(sys.argv[1]); print('waiting', flush=True)\n"
+        "with state.locked(): print(state.read('a').decode(), flush=True)"
+    )
+    with real.locked():
+        other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "waiting\n"
+        real.replace("a", b"written under the lock")
+    assert other.communicate(timeout=10)[0] == "written under the lock\n"
+    real.close()
+
+
+def test_old_temporary_files_of_ours_are_swept_and_nobody_elses(tmp_path: Path) -> None:
+    ours, young, theirs = tmp_path / ".a.intel-gpu-tmp-00", tmp_path / ".b.intel-gpu-tmp-00", tmp_path / ".other.tmp-1"
+    for path in (ours, young, theirs):
+        path.write_bytes(b"")
+    for path in (ours, theirs):
+        os.utime(path, (0, 0))
+    RealStateDir(str(tmp_path)).close()
+    assert not ours.exists()
+    assert young.exists() and theirs.exists()
