@@ -199,5 +199,14 @@ class LockHeld(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
+class RunBlocking(Protocol):
+    """Runs blocking work away from the event loop: a worker thread in production, in place where virtual time must not run ahead of it.
+
+    The work is never abandoned: a caller that is cancelled gets `Cancelled` only after it has ended.
+    """
+
+    async def __call__(self, work: Callable[[], T], /) -> T: ...
+
+
 Clock = Callable[[], float]
 """Seconds since the epoch."""

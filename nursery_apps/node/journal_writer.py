@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -18,7 +19,7 @@ from dra.errors import DriverError
 from dra.ledger import Change, Ledger, Parked
 from dra.names import BootId
 from nursery_apps.latest import Latest
-from nursery_apps.seams import StateDir
+from nursery_apps.seams import RunBlocking, StateDir
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,12 @@ class _Request:
 class Journal:
     """`open` reads and, where damaged, mends; `run` writes; `commit` asks for a write."""
 
-    def __init__(self, state: StateDir, boot_id: BootId, *, on_commit: Callable[[int, int, float], None]) -> None:
+    def __init__(
+        self, state: StateDir, boot_id: BootId, *, run_blocking: RunBlocking, on_commit: Callable[[int, int, float], None]
+    ) -> None:
         """`on_commit(decisions, bytes, seconds)` is told of every group written, for metrics."""
         self._state = state
+        self._run_blocking = run_blocking
         self._boot_id = boot_id
         self._on_commit = on_commit
         self._stamp: tuple[int, int] | None = None
@@ -95,7 +99,7 @@ class Journal:
                 continue
             started = trio.current_time()
             # Not abandoned on cancel: half a write must not outlive the task that answers for it.
-            ledger, written = await trio.to_thread.run_sync(self._write_group, group, self.ledger.value)
+            ledger, written = await self._run_blocking(partial(self._write_group, group, self.ledger.value))
             self.ledger.set(ledger)
             for request in group:
                 request.done.set()

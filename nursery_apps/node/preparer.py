@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -26,7 +27,7 @@ from nursery_apps.latest import Latest
 from nursery_apps.node.claim_desk import ClaimRef, PreparedDevice, PreparedReply
 from nursery_apps.node.claim_reader import ClaimReader
 from nursery_apps.node.journal_writer import Journal
-from nursery_apps.seams import Clock, StateDir
+from nursery_apps.seams import Clock, RunBlocking, StateDir
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Preparer:
         pool: PoolName,
         boot_id: BootId,
         clock: Clock,
+        run_blocking: RunBlocking,
         on_step: OnStep,
         on_blocked: Callable[[ClaimUid], None],
     ) -> None:
@@ -68,6 +70,7 @@ class Preparer:
         self._pool = pool
         self._boot_id = boot_id
         self._clock = clock
+        self._run_blocking = run_blocking
         self._on_step = on_step
         self._on_blocked = on_blocked
 
@@ -121,8 +124,8 @@ class Preparer:
             JournalUnwritable: the record cannot be dropped.
         """
         started = trio.current_time()
-        # One hop for all file steps of the claim: thread hops cost more than the files.
-        facts, left = await trio.to_thread.run_sync(self._settle_files, uid, self._journal.ledger.value.get(uid))
+        # One piece of blocking work for all file steps of the claim: thread hops cost more than the files.
+        facts, left = await self._run_blocking(partial(self._settle_files, uid, self._journal.ledger.value.get(uid)))
         self._on_step("cdi", trio.current_time() - started)
         if isinstance(left, preparation.ForgetClaim):
             await self._timed("journal", self._journal.commit(lambda _: [Forget(uid)]))
@@ -175,7 +178,7 @@ class Preparer:
     async def _grant(self, ref: ClaimRef, grants: tuple[Grant, ...], progress: Progress) -> Record:
         """Record the intent, once nobody else holds the devices."""
         record = Record(uid=ref.uid, namespace=ref.namespace, name=ref.name, grants=grants, boot_id=self._boot_id, granted_at=self._clock())
-        seen_here = await trio.to_thread.run_sync(self._cdi_dir.stamp, cdi.file_name(ref.uid)) is not None
+        seen_here = await self._run_blocking(partial(self._cdi_dir.stamp, cdi.file_name(ref.uid))) is not None
 
         def decide(ledger: Ledger) -> list[Change]:
             if (blocker := ledger.held_by(ref.uid, grants, seen_here=seen_here)) is not None:

@@ -39,7 +39,8 @@ def test_a_file_nobody_owns_goes() -> None:
 
 def test_every_combination_comes_to_rest() -> None:
     """Applying each step's effect to the facts ends within three steps, from anywhere."""
-    for stage, now, wanted in itertools.product((None, Stage.GRANTED, Stage.RELEASING), (None, b"old", b"file"), (None, b"file")):
+    for start in itertools.product((None, Stage.GRANTED, Stage.RELEASING), (None, b"old", b"file"), (None, b"file")):
+        stage, now, wanted = start
         for _ in range(4):
             step = preparation.next_step(facts(stage, now, wanted))
             match step:
@@ -52,5 +53,5 @@ def test_every_combination_comes_to_rest() -> None:
                 case None:
                     break
         else:
-            raise AssertionError((stage, now, wanted))
+            raise AssertionError(start)
         assert preparation.stage(facts(stage, now, wanted)) in (Stage.ABSENT, Stage.PREPARED)
