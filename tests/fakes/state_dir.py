@@ -40,6 +40,8 @@ class MemoryStateDir:
 
     def __init__(self, files: dict[str, bytes] | None = None, power: Power | None = None) -> None:
         self.files: dict[str, bytes] = {} if files is None else files
+        for name in [name for name in self.files if name.startswith(".")]:
+            del self.files[name]  # temporary files of a life that ended; the real one sweeps them too
         self.power = power or Power()
         self.fail: Callable[[str, str], int | None] = lambda operation, name: None
         """(operation, name) -> errno to fail with, or None."""
