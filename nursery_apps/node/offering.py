@@ -1,0 +1,59 @@
+"""Inventory, settings and claims -> the pool to publish."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from dra import offer, slices
+from dra.devices import Gpu, Inventory
+from dra.ledger import Ledger
+from dra.names import DeviceName, NodeName
+from dra.slices import Desired
+from nursery_apps.latest import Latest
+
+log = logging.getLogger(__name__)
+
+Selection = Callable[[Gpu], bool]
+
+
+class Offering:
+    """Owns `desired`. Recomputed whenever one of its sources changes; equal results wake nobody."""
+
+    def __init__(self, node: NodeName, inventory: Latest[Inventory], ledger: Latest[Ledger], selection: Latest[Selection]) -> None:
+        self._node = node
+        self._inventory = inventory
+        self._ledger = ledger
+        self._selection = selection
+        self._remembered: dict[DeviceName, Gpu] = {}
+        self.withheld: dict[DeviceName, str] = {}
+        self.desired: Latest[Desired] = Latest(slices.desired(node, ()))
+
+    async def run(self, *, task_status: trio.TaskStatus[Desired] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the sources until cancelled; ready with the first pool."""
+        self._decide()
+        task_status.started(self.desired.value)
+        async with trio.open_nursery() as nursery:
+            for source in (self._inventory, self._ledger, self._selection):
+                nursery.start_soon(self._follow, source)
+
+    async def _follow(self, source: Latest[Inventory] | Latest[Ledger] | Latest[Selection]) -> None:
+        async for _ in source.values():
+            self._decide()
+
+    def _decide(self) -> None:
+        inventory, in_use = self._inventory.value, self._ledger.value.in_use()
+        made = offer.offer(inventory, remembered=self._remembered, in_use=in_use, selected=self._selection.value)
+        self._remembered = {
+            name: gpu for name, gpu in (self._remembered | inventory.by_name()).items() if name in in_use
+        } | inventory.by_name()
+        self._report(dict(made.withheld))
+        self.desired.set(slices.desired(self._node, made.gpus, taints=made.taints))
+
+    def _report(self, withheld: dict[DeviceName, str]) -> None:
+        for name, why in withheld.items():
+            if self.withheld.get(name) != why:
+                log.info("not offered: %s (%s)", name, why)
+        self.withheld = withheld
