@@ -28,6 +28,7 @@ class Offering:
         self._ledger = ledger
         self._selection = selection
         self._remembered: dict[DeviceName, Gpu] = {}
+        self._made: offer.Offer | None = None
         self.withheld: dict[DeviceName, str] = {}
         self.desired: Latest[Desired] = Latest(slices.desired(node, ()))
 
@@ -49,6 +50,9 @@ class Offering:
         self._remembered = {
             name: gpu for name, gpu in (self._remembered | inventory.by_name()).items() if name in in_use
         } | inventory.by_name()
+        if made == self._made:
+            return  # the ledger changes with every prepare; rendering 64 GPUs each time would cost more than the prepare
+        self._made = made
         self._report(dict(made.withheld))
         self.desired.set(slices.desired(self._node, made.gpus, taints=made.taints))
 
