@@ -50,7 +50,7 @@ class Call(msgspec.Struct, frozen=True):
     deadline: float
     """On Trio's clock; infinity if the caller set none. The call is cancelled when it passes."""
     metadata: Mapping[str, str | bytes]
-    """The caller's custom headers, of repeated ones the last; names that end in `-bin` have bytes."""
+    """The caller's custom headers, of repeated ones the first; names that end in `-bin` have bytes."""
 
     def seconds_left(self) -> float:
         """Until the deadline, never negative."""
