@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from dra import allocation, cdi, preparation
-from dra.claims import Stage
+from dra.claims import Happening, Stage, advance
 from dra.devices import Inventory
 from dra.errors import HardwareFault, NotYet
 from dra.kube.claims import ResourceClaim
@@ -109,12 +109,12 @@ class Preparer:
                 record = ledger.get(ref.uid)
                 if record is None or record.stage is Stage.RELEASING:
                     return []
-                return [ledger.put(msgspec.structs.replace(record, stage=Stage.RELEASING))]
+                return [ledger.put(msgspec.structs.replace(record, stage=advance(record.stage, Happening.UNPREPARE)))]
 
             await self._timed("journal", self._journal.commit(release))
         await self.settle(ref.uid)
         if self._journal.ledger.value.stage(ref.uid) is Stage.PARKED:
-            await self._journal.commit(lambda _: [Forget(ref.uid)])
+            await self._forget(ref.uid)
 
     async def settle(self, uid: ClaimUid) -> Stage:
         """Take steps until the facts are what the record says; the one path of normal work, retry and recovery.
@@ -128,9 +128,19 @@ class Preparer:
         facts, left = await self._run_blocking(partial(self._settle_files, uid, self._journal.ledger.value.get(uid)))
         self._on_step("cdi", trio.current_time() - started)
         if isinstance(left, preparation.ForgetClaim):
-            await self._timed("journal", self._journal.commit(lambda _: [Forget(uid)]))
+            await self._forget(uid)
             return Stage.ABSENT
         return preparation.stage(facts)
+
+    async def _forget(self, uid: ClaimUid) -> None:
+        def forget(ledger: Ledger) -> list[Change]:
+            stage = ledger.stage(uid)
+            if stage is Stage.PARKED:
+                stage = advance(stage, Happening.UNPREPARE)
+            assert stage is Stage.ABSENT or advance(stage, Happening.CLEARED) is Stage.ABSENT
+            return [Forget(uid)]
+
+        await self._timed("journal", self._journal.commit(forget))
 
     def _settle_files(self, uid: ClaimUid, record: Record | None) -> tuple[preparation.Facts, preparation.Step | None]:
         name = cdi.file_name(uid)
@@ -183,7 +193,7 @@ class Preparer:
         def decide(ledger: Ledger) -> list[Change]:
             if (blocker := ledger.held_by(ref.uid, grants, seen_here=seen_here)) is not None:
                 raise _Blocked(*blocker)
-            return [ledger.put(record)]
+            return [ledger.put(msgspec.structs.replace(record, stage=advance(ledger.stage(ref.uid), Happening.PREPARE)))]
 
         while True:
             seen = self._journal.ledger.version
