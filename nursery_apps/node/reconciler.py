@@ -83,6 +83,8 @@ class Reconciler:
         self._period_seconds = period_seconds
         self._run_blocking = run_blocking
         self._on_finding = on_finding
+        self._compared = -1
+        """Version of the inventory that the last comparison saw: a change during recovery is not missed."""
         self._gone_since: dict[ClaimUid, float] = {}
         self._suspects: set[ClaimUid] = set()
         self._suspected = trio.Event()
@@ -107,6 +109,7 @@ class Reconciler:
 
     async def compare(self) -> tuple[int, int]:
         """One round of journal × CDI directory × hardware. Returns (claims looked at, orphaned files removed)."""
+        self._compared = self._inventory.version
         ledger = self._journal.ledger.value
         refs = [ClaimRef(record.uid, record.namespace, record.name) for record in ledger.records()]
         names = await self._run_blocking(self._cdi_dir.list)
@@ -119,11 +122,9 @@ class Reconciler:
         return len(refs), len(orphans)
 
     async def _follow_hardware(self) -> None:
-        seen = self._inventory.version
         while True:
             with trio.move_on_after(self._period_seconds.value):
-                await self._inventory.wait_newer(seen)
-            seen = self._inventory.version
+                await self._inventory.wait_newer(self._compared)
             await self.compare()
 
     async def _look_up_claims(self) -> None:
