@@ -39,7 +39,7 @@ def test_longer_roots_make_hashed_names(root_bytes: int, registrar: str) -> None
 
 
 def test_a_long_driver_name_leaves_room_for_a_hash_of_everything() -> None:
-    sockets = kubelet_sockets.rolling("/var/lib/kubelet", "very-long-label." * 4 + "example.org", UID)
+    sockets = kubelet_sockets.rolling("/var/lib/kubelet", "graphics-processors." * 2 + "example-org.io", UID)
     assert re.fullmatch(r"dra-[\w-]{22}-reg\.sock", sockets.registrar.rpartition("/")[2])
 
 
