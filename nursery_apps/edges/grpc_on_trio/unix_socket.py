@@ -53,12 +53,17 @@ def bind(path: str, *, mode: int, take_over: bool) -> Bound:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         _with_path(listening.bind, path)
-        os.chmod(path, mode)  # nobody can connect before listen(), so at no time with other rights
-        listening.listen(_BACKLOG)
-        return Bound(path, listening)
     except BaseException:
         listening.close()
         raise
+    bound = Bound(path, listening)
+    try:
+        os.chmod(path, mode)  # nobody can connect before listen(), so at no time with other rights
+        listening.listen(_BACKLOG)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 def remove_dead(directory: str, is_candidate: Callable[[str], bool]) -> list[str]:
