@@ -218,3 +218,24 @@ def relative(link_path: str, target_path: str) -> str:
     while common < min(len(here), len(there)) and here[common] == there[common]:
         common += 1
     return "/".join([".."] * (len(here) - common) + there[common:])
+
+
+def absolute(link_path: str, target: str) -> str:
+    """The path a link's text means, no further link followed: the opposite of `relative`."""
+    parts = [] if target.startswith("/") else link_path.split("/")[:-1]
+    for name in target.split("/"):
+        if name == "..":
+            del parts[-1:]
+        elif name not in ("", "."):
+            parts.append(name)
+    return "/".join(parts)
+
+
+def move(directory: Directory, old: str, new: str) -> None:
+    """Rewrite the links below a directory that stood at `old` and will stand at `new`; what pointed into it still does."""
+    for path, entry in walk(directory, old):
+        if isinstance(entry, Link):
+            meant = absolute(path, entry.target)
+            if meant == old or meant.startswith(f"{old}/"):
+                meant = new + meant[len(old) :]
+            entry.target = relative(new + path[len(old) :], meant)
