@@ -198,10 +198,9 @@ class _Registrar:
 
     async def wait_to_retry(self) -> None:
         """For the next delay; less if something changes, but never so little that failing and changing could chase each other."""
-        seconds = next(self._waits)
-        pause = min(seconds, _SHORTEST_RETRY_SECONDS)
-        await trio.sleep(pause)
-        with trio.move_on_after(seconds - pause):
+        failed_at, seconds = trio.current_time(), next(self._waits)
+        await trio.sleep(min(seconds, _SHORTEST_RETRY_SECONDS))
+        with trio.CancelScope(deadline=failed_at + seconds):
             await self._wake_up()
 
     async def _wake_up(self) -> None:
