@@ -64,7 +64,11 @@ def claim_entry(value: bytes) -> bytes:
     return b"\x0a" + bytes([len(entry)]) + entry
 
 
-@pytest.mark.parametrize(("service", "device"), [(V1, DEVICE_BYTES + SHARE_BYTES), (V1BETA1, DEVICE_BYTES), (V1ALPHA3, DEVICE_BYTES)])
+@pytest.mark.parametrize(
+    ("service", "device"),
+    [(V1, DEVICE_BYTES + SHARE_BYTES), (V1BETA1, DEVICE_BYTES), (V1ALPHA3, DEVICE_BYTES)],
+    ids=["v1", "v1beta1", "v1alpha3"],
+)
 async def test_prepare_byte_for_byte(service: str, device: bytes) -> None:
     desk = ScriptedDesk()
     desk.prepared = {"u1": (DEVICE,)}
@@ -73,7 +77,7 @@ async def test_prepare_byte_for_byte(service: str, device: bytes) -> None:
     assert answer == claim_entry(b"\x0a" + bytes([len(device)]) + device)
     ((claims, seconds),) = desk.asked
     assert claims == [ClaimRef(ClaimUid("u1"), "ns", "c")]
-    assert 40 < seconds <= 45
+    assert 44 < seconds < 46  # the client rounds up a little
 
 
 @pytest.mark.parametrize("service", SERVICES)
