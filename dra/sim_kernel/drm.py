@@ -40,7 +40,10 @@ def number_minors(files: tree.Tree, minors: Minors, path: str) -> None:
     for kind in ("renderD", "card"):
         for name in [name for name in directory.entries if re.fullmatch(rf"{kind}\d+", name)]:
             minor = minors.lowest(kind)
-            _rename(directory, name, f"{kind}{minor}", (MAJOR, minor), devname=f"dri/{kind}{minor}")
+            entry = directory.entries.pop(name)
+            assert isinstance(entry, tree.Directory), name
+            _number(entry, name, f"{kind}{minor}", (MAJOR, minor), devname=f"dri/{kind}{minor}")
+            directory.entries[f"{kind}{minor}"] = entry
             files.put(f"sys/dev/char/{MAJOR}:{minor}", tree.Link(tree.relative(f"sys/dev/char/{MAJOR}:{minor}", f"{path}/{kind}{minor}")))
             taken[kind] = minor
     for name in [name for name in directory.entries if name.startswith("controlD")]:
@@ -52,12 +55,15 @@ def number_minors(files: tree.Tree, minors: Minors, path: str) -> None:
 def number_class(files: tree.Tree, directory: tree.Directory, kind: str) -> None:
     """Give the `hwmonN` or `meiN` in a directory the lowest number free in its class."""
     others = files.directory(f"sys/class/{kind}")
-    for name in [name for name in directory.entries if re.fullmatch(rf"{kind}\d+", name)]:
-        taken = set(others.entries if others else ())
-        number = next(number for number in range(1 << 20) if f"{kind}{number}" not in taken)
-        entry = directory.directory(name)
-        major = (entry.text("dev") or "").partition(":")[0] if entry else ""
-        _rename(directory, name, f"{kind}{number}", (int(major), number) if major else None, devname=f"{kind}{number}")
+    taken = set(others.entries if others else ())
+    names = sorted((name for name in directory.entries if re.fullmatch(rf"{kind}\d+", name)), key=lambda name: int(name[len(kind) :]))
+    free = (number for number in range(1 << 20) if f"{kind}{number}" not in taken)
+    found = [(name, directory.entries.pop(name)) for name in names]  # all out first: one may get the number of another
+    for (name, entry), number in zip(found, free, strict=False):
+        assert isinstance(entry, tree.Directory), name
+        major = (entry.text("dev") or "").partition(":")[0]
+        _number(entry, name, f"{kind}{number}", (int(major), number) if major else None, devname=f"{kind}{number}")
+        directory.entries[f"{kind}{number}"] = entry
 
 
 def fresh(card_path: str) -> tree.Directory:
@@ -76,15 +82,13 @@ def fresh(card_path: str) -> tree.Directory:
     return made
 
 
-def _rename(directory: tree.Directory, old: str, new: str, number: tuple[int, int] | None, *, devname: str) -> None:
-    entry = directory.entries.pop(old)
-    assert isinstance(entry, tree.Directory), old
-    directory.entries[new] = entry
+def _number(entry: tree.Directory, old: str, new: str, number: tuple[int, int] | None, *, devname: str) -> None:
+    """Rewrite what says the number in a device's own directory, its connectors included."""
     if number is not None:
         major, minor = number
         entry.entries["dev"] = tree.File(f"{major}:{minor}\n")
         uevents.set_properties(entry, uevents.properties(entry) | {"MAJOR": str(major), "MINOR": str(minor), "DEVNAME": devname})
-    for name in [name for name in entry.entries if name.startswith(f"{old}-")]:  # connectors
+    for name in [name for name in entry.entries if name.startswith(f"{old}-")]:
         connector = entry.entries.pop(name)
         entry.entries[new + name[len(old) :]] = connector
         if isinstance(connector, tree.Directory) and isinstance(connector.entries.get("device"), tree.Link):

@@ -100,6 +100,7 @@ class Bus:
             self.tree.put(member, tree.Link(tree.relative(member, function.path)))
             if self.tree.find(f"{group}/type") is None:
                 self.tree.put(f"{group}/type", tree.File("DMA-FQ\n", 0o644))
+                self.tree.put(f"{group}/reserved_regions", tree.File("0x00000000fee00000 0x00000000feefffff msi\n"))  # x86's MSI window
         self._uevents.emit("add", "pci", function.path, uevents.pci_properties(function.directory, "add"))
         bus = self.tree.directory("sys/bus/pci")
         if bus is None or bus.text("drivers_autoprobe") != "0":

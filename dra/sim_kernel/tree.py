@@ -212,10 +212,13 @@ def copy(directory: Directory) -> Directory:
 
 
 def relative(link_path: str, target_path: str) -> str:
-    """Text of a link at `link_path` that leads to `target_path`, as the kernel makes it (fs/sysfs/symlink.c)."""
+    """Text of a link at `link_path` that leads to `target_path`, as the kernel makes it (kernfs_get_target_path, fs/kernfs/symlink.c).
+
+    The target's own name is always in it: `../../../0000:03:00.0`, never `../..`.
+    """
     here, there = link_path.split("/")[:-1], target_path.split("/")
     common = 0
-    while common < min(len(here), len(there)) and here[common] == there[common]:
+    while common < min(len(here), len(there) - 1) and here[common] == there[common]:
         common += 1
     return "/".join([".."] * (len(here) - common) + there[common:])
 
