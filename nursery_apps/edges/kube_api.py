@@ -1,0 +1,408 @@
+"""`KubeApi` over HTTP/1.1: httpcore on Trio, msgspec for what is inside.
+
+Calls share eight connections; each watch has one of its own, so watches never starve calls. Reads that met a connection the server was
+just closing are sent once more; writes never are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import httpcore
+import msgspec
+import trio
+
+from nursery_apps import kube_wire, tls
+from nursery_apps.credentials import Credentials, Transport
+from nursery_apps.seams import (
+    Gone,
+    Invalid,
+    Listing,
+    NotFound,
+    Resource,
+    ServedApi,
+    Unavailable,
+    Watched,
+)
+
+T = TypeVar("T")
+
+CALL_DEADLINE_SECONDS: Final = 30.0
+"""The API server gives up on an ordinary request after 60 s; half of it leaves the kubelet's 45 s room for a second try."""
+CONNECTIONS: Final = 8
+"""As many calls at once; more wait their turn inside their deadline."""
+KEEP_IDLE_SECONDS: Final = 60.0
+"""Shorter than the API server's 90 s, so that we are the one who closes."""
+PAGE: Final = 500
+"""Objects of a page, as client-go's."""
+ANSWER_BYTES: Final = 256 << 20
+"""500 objects at etcd's limit of 1.5 MB would be three times this, and no real page comes near a tenth."""
+WATCH_SECONDS: Final = (300.0, 600.0)
+"""A watch is asked to last between these, spread so that a thousand nodes do not renew theirs together; client-go's numbers."""
+WATCH_SLACK_SECONDS: Final = 30.0
+"""How much longer a silent watch is believed to live: the server ends it at the time asked for."""
+KEEPALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    # Unacknowledged data counts as well: without it a watch on a vanished server is believed for a quarter of an hour.
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
+)
+
+_LOST: Final = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, httpcore.ProxyError, ssl.SSLError, OSError)
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A connection as httpcore wants it. Time-outs are cancel scopes of ours around whole calls, so those it offers stay unused."""
+
+    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
+        with _translated(httpcore.ReadError):
+            return bytes(await self._stream.receive_some(max_bytes))
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+        with _translated(httpcore.WriteError):
+            await self._stream.send_all(buffer)
+
+    async def aclose(self) -> None:
+        # httpcore closes shielded from cancellation, and a TLS goodbye to a server that no longer reads would wait for ever.
+        await trio.aclose_forcefully(self._stream)
+
+    async def start_tls(self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:  # noqa: ARG002
+        assert isinstance(self._stream, trio.SocketStream)
+        secured = trio.SSLStream(self._stream, ssl_context, server_hostname=server_hostname, https_compatible=True)
+        try:
+            with _translated(httpcore.ConnectError):
+                await secured.do_handshake()
+        except BaseException:
+            await self.aclose()
+            raise
+        return _Stream(secured)
+
+    def get_extra_info(self, info: str) -> Any:
+        plain = self._stream if isinstance(self._stream, trio.SocketStream) else self._stream.transport_stream
+        match info:
+            case "is_readable":
+                # An idle connection with something to read has been closed by the server.
+                return plain.socket.is_readable()
+            case "socket":
+                return plain.socket
+            case _:
+                return None
+
+
+class _Network(httpcore.AsyncNetworkBackend):
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> _Stream:
+        with _translated(httpcore.ConnectError):
+            stream = await trio.open_tcp_stream(host, port, local_address=local_address)
+            for option in socket_options or ():
+                stream.setsockopt(*option)
+            return _Stream(stream)
+
+
+@contextlib.contextmanager
+def _translated(kind: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise kind(_describe(error)) from error
+
+
+class _Link:
+    """Connections to one server with one set of certificates."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        at = urlsplit(transport.server)
+        self.prefix = at.path.rstrip("/")
+        self.host = at.netloc.rpartition("@")[2]
+        context = tls.context_of(transport) if at.scheme == "https" else None
+        self.calls, self.watches = self._pool(context, CONNECTIONS), self._pool(context, None)
+        self.origin = f"{at.scheme}://{self.host}"
+        self.users = 0
+        self.retired = False
+
+    def _pool(self, context: ssl.SSLContext | None, most: int | None) -> httpcore.AsyncConnectionPool:
+        return httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            proxy=httpcore.Proxy(self.transport.proxy) if self.transport.proxy else None,
+            max_connections=most,
+            keepalive_expiry=KEEP_IDLE_SECONDS,
+            network_backend=_Network(),
+            socket_options=KEEPALIVE,
+        )
+
+    def request(self, method: str, path: str, query: Mapping[str, str], headers: dict[str, str], content: bytes | None) -> httpcore.Request:
+        if given := {key: value for key, value in query.items() if value}:
+            path = f"{path}?{urlencode(given)}"
+        if content is not None:
+            headers = {**headers, "Content-Length": str(len(content))}
+        extensions = {"sni_hostname": self.transport.server_name} if self.transport.server_name else {}
+        url = f"{self.origin}{self.prefix}{path}"
+        return httpcore.Request(method, url, headers=list(headers.items()), content=content, extensions=extensions)
+
+    async def aclose(self) -> None:
+        await self.calls.aclose()
+        await self.watches.aclose()
+
+
+class HttpKubeApi:
+    """The real `nursery_apps.seams.KubeApi`. `aclose` it when the last call has ended."""
+
+    def __init__(self, credentials: Credentials, *, user_agent: str, random: Callable[[], float]) -> None:
+        self._credentials = credentials
+        self._user_agent = user_agent
+        self._random = random
+        self._link: _Link | None = None
+        self._decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+    async def aclose(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.aclose()
+
+    # --- reading
+
+    async def served(self) -> ServedApi:
+        git_version = kube_wire.decode(await self._call("GET", "/version"), kube_wire.Version).git_version
+        try:
+            group = kube_wire.decode(await self._call("GET", "/apis/resource.k8s.io"), kube_wire.Group)
+        except NotFound:
+            return ServedApi(git_version, ())
+        found: list[tuple[str, tuple[str, ...]]] = []
+        for one in group.versions or []:
+            # A version may be switched off between the two questions.
+            with contextlib.suppress(NotFound):
+                listed = kube_wire.decode(await self._call("GET", f"/apis/resource.k8s.io/{quote(one.version)}"), kube_wire.ServedList)
+                found.append((one.version, tuple(entry.name for entry in listed.resources or [] if "/" not in entry.name)))
+        return ServedApi(git_version, tuple(found))
+
+    async def get(self, what: Resource[T], name: str, *, namespace: str = "") -> T:
+        return self._object(what, await self._call("GET", kube_wire.path(what, namespace, name)))
+
+    async def list(self, what: Resource[T], *, namespace: str = "", field_selector: str = "", label_selector: str = "") -> Listing[T]:
+        selectors = {"fieldSelector": field_selector, "labelSelector": label_selector}
+        items: list[T] = []
+        query = {**selectors, "limit": str(PAGE)}
+        while True:
+            try:
+                page = kube_wire.decode(await self._call("GET", kube_wire.path(what, namespace), query), kube_wire.Page)
+            except Gone:
+                if "continue" not in query:
+                    raise
+                # The pages took longer than etcd keeps a snapshot: once more, in one piece, which cannot run out.
+                items, query = [], selectors
+                continue
+            items += [self._object(what, raw) for raw in page.items or []]
+            if not page.metadata.next_page:
+                return Listing(items, page.metadata.resource_version)
+            query = {**selectors, "limit": str(PAGE), "continue": page.metadata.next_page}
+
+    async def watch(
+        self, what: Resource[T], *, namespace: str = "", field_selector: str = "", resource_version: str
+    ) -> AsyncIterator[Watched[T]]:
+        seconds = WATCH_SECONDS[0] + self._random() * (WATCH_SECONDS[1] - WATCH_SECONDS[0])
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "fieldSelector": field_selector,
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(int(seconds)),
+        }
+        link, response = await self._open(kube_wire.path(what, namespace), query)
+        deadline = trio.current_time() + seconds + WATCH_SLACK_SECONDS
+        chunks = response.aiter_stream()
+        lines = kube_wire.Lines()
+        try:
+            while True:
+                try:
+                    with trio.fail_at(deadline):
+                        chunk = await anext(chunks, None)
+                except (trio.TooSlowError, *_LOST) as error:
+                    raise Unavailable(0, "WatchLost", f"watch of {what.plural}: {_describe(error)}") from error
+                if chunk is None:
+                    return
+                for line in lines.feed(chunk):
+                    yield self._event(what, line)
+        finally:
+            # Ended by cancelling a read: httpcore's own generators run to their end instead of being left to the garbage collector.
+            with trio.CancelScope() as cut:
+                cut.cancel()
+                with contextlib.suppress(*_LOST):
+                    async for _ in chunks:
+                        pass
+            await self._leave(link)
+
+    # --- writing
+
+    async def create(self, what: Resource[T], body: dict[str, Any], *, namespace: str = "", dry_run: bool = False) -> T:
+        query = {"dryRun": "All"} if dry_run else {}
+        return self._object(what, await self._call("POST", kube_wire.path(what, namespace), query, body))
+
+    async def replace(self, what: Resource[T], body: dict[str, Any], *, namespace: str = "") -> T:
+        return self._object(what, await self._call("PUT", kube_wire.path(what, namespace, body["metadata"]["name"]), {}, body))
+
+    async def patch(
+        self, what: Resource[T], name: str, body: object, *, content_type: str, namespace: str = "", subresource: str = ""
+    ) -> T:
+        path = kube_wire.path(what, namespace, name) + (f"/{subresource}" if subresource else "")
+        # Server-side apply wants to know who applies; the other kinds of patch take the name for managedFields too.
+        query = {"fieldManager": self._user_agent.partition("/")[0]}
+        return self._object(what, await self._call("PATCH", path, query, body, content_type))
+
+    async def delete(self, what: Resource[T], name: str, *, namespace: str = "", uid: str = "", resource_version: str = "") -> None:
+        only_if = {key: value for key, value in (("uid", uid), ("resourceVersion", resource_version)) if value}
+        await self._call("DELETE", kube_wire.path(what, namespace, name), {}, {"preconditions": only_if} if only_if else {})
+
+    # --- the wire
+
+    def _object(self, what: Resource[T], data: bytes | bytearray | msgspec.Raw) -> T:
+        decoder = self._decoders.get(what.type)
+        if decoder is None:
+            decoder = self._decoders[what.type] = msgspec.json.Decoder(what.type)
+        try:
+            found: T = decoder.decode(data)
+        except msgspec.ValidationError as error:
+            raise Invalid(0, "Undecodable", f"an object of {what.group_version} {what.plural} is not as expected: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unavailable(0, "Undecodable", f"{what.plural}: the answer is not JSON: {error}") from error
+        return found
+
+    def _event(self, what: Resource[T], line: bytes | bytearray) -> Watched[T]:
+        event = kube_wire.decode(line, kube_wire.Event)
+        if event.type == "ERROR":
+            status = kube_wire.decode(event.object, kube_wire.Status)
+            raise kube_wire.refusal(status.code or 0, status)
+        version = kube_wire.decode(event.object, kube_wire.Versioned).metadata.resource_version
+        return Watched(event.type, None if event.type == "BOOKMARK" else self._object(what, event.object), version)
+
+    async def _call(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None, content_type: str = "application/json"
+    ) -> bytes:
+        """One request, one answer; a success's body."""
+        content = msgspec.json.encode(body) if body is not None else None
+        try:
+            with trio.fail_after(CALL_DEADLINE_SECONDS):
+                return await self._authorized(method, path, query or {}, content, content_type)
+        except trio.TooSlowError as error:
+            text = f"{method} {path}: no answer within {CALL_DEADLINE_SECONDS:.0f} s"
+            raise Unavailable(0, "Timeout", text) from error
+
+    async def _authorized(self, method: str, path: str, query: Mapping[str, str], content: bytes | None, content_type: str) -> bytes:
+        headers = {"Content-Type": content_type} if content is not None else {}
+        tries_left = 1
+        while True:
+            link, authorization = await self._enter()
+            try:
+                request = link.request(method, path, query, self._headers(link, authorization, headers), content)
+                response = await link.calls.handle_async_request(request)
+                try:
+                    answer = await _read(response)
+                finally:
+                    await response.aclose()
+            except _LOST as error:
+                # A connection that idled may have been closed at the other end at this very moment; asking again is free.
+                if method == "GET" and tries_left and not isinstance(error, httpcore.ConnectError):
+                    tries_left -= 1
+                    continue
+                raise Unavailable(0, "Unreachable", f"{method} {link.origin}{path}: {_describe(error)}") from error
+            finally:
+                await self._leave(link)
+            if response.status < 300:
+                return answer
+            if response.status == 401 and tries_left:
+                tries_left -= 1
+                self._credentials.refused()
+                continue
+            raise kube_wire.refusal(response.status, kube_wire.status_of(answer), response.headers)
+
+    async def _open(self, path: str, query: Mapping[str, str]) -> tuple[_Link, httpcore.Response]:
+        """Start a watch; the caller closes the response and leaves the link."""
+        for last in (False, True):
+            link, authorization = await self._enter()
+            try:
+                with trio.fail_after(CALL_DEADLINE_SECONDS):
+                    request = link.request("GET", path, query, self._headers(link, authorization, {}), None)
+                    response = await link.watches.handle_async_request(request)
+                    if response.status < 300:
+                        return link, response
+                    try:
+                        answer = await _read(response)
+                    finally:
+                        await response.aclose()
+                await self._leave(link)
+            except (trio.TooSlowError, *_LOST) as error:
+                await self._leave(link)
+                raise Unavailable(0, "Unreachable", f"watch {link.origin}{path}: {_describe(error)}") from error
+            except BaseException:
+                await self._leave(link)
+                raise
+            if response.status != 401 or last:
+                break
+            self._credentials.refused()
+        raise kube_wire.refusal(response.status, kube_wire.status_of(answer), response.headers)
+
+    def _headers(self, link: _Link, authorization: str | None, more: Mapping[str, str]) -> dict[str, str]:
+        headers = {"Host": link.host, "Accept": "application/json", "User-Agent": self._user_agent, **more}
+        return {**headers, "Authorization": authorization} if authorization else headers
+
+    async def _enter(self) -> tuple[_Link, str | None]:
+        """The link to use, new if the credentials' certificates changed; the old one lives until its last user is gone."""
+        identity = await self._credentials.identity()
+        link = self._link
+        if link is None or link.transport != identity.transport:
+            try:
+                fresh = _Link(identity.transport)
+            except (ssl.SSLError, OSError, ValueError) as error:
+                raise Unavailable(0, "NoCredentials", f"cannot use the certificates for {identity.transport.server}: {error}") from error
+            self._link = fresh
+            fresh.users += 1
+            if link is not None:
+                link.retired = True
+                if not link.users:
+                    await link.aclose()
+            return fresh, identity.authorization
+        link.users += 1
+        return link, identity.authorization
+
+    async def _leave(self, link: _Link) -> None:
+        link.users -= 1
+        if link.retired and not link.users:
+            await link.aclose()
+
+
+async def _read(response: httpcore.Response) -> bytes:
+    answer = bytearray()
+    async for chunk in response.aiter_stream():
+        if len(answer) < ANSWER_BYTES:
+            answer += chunk
+    if len(answer) >= ANSWER_BYTES:
+        raise Unavailable(response.status, "TooLong", f"an answer of more than {ANSWER_BYTES >> 20} MiB")
+    return bytes(answer)
+
+
+def _describe(error: BaseException) -> str:
+    """The first text in the chain: trio and httpcore wrap what really happened, often without a word."""
+    if isinstance(error, trio.TooSlowError):
+        return "no answer in time"
+    inner: BaseException | None = error
+    while inner is not None:
+        if text := str(inner):
+            return text
+        inner = inner.__cause__
+    return type(error).__name__
