@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from nursery_apps import rpc
 from nursery_apps.edges.grpc_on_trio.server import RpcServer
@@ -27,6 +27,7 @@ from tests.fakes.talk_pb2 import Words
 
 T = TypeVar("T")
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
+HEADERS, PING, GOAWAY = 1, 6, 7
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 
 
@@ -257,10 +258,18 @@ async def test_garbage_costs_its_sender_the_connection_and_nobody_else(directory
         assert await outcome(site.client.echo, Words(text="hi")) == ("OK", "hi")
 
 
-async def test_frames_of_unknown_type_are_ignored(directory: str) -> None:
+async def test_who_breaks_http2_is_told(directory: str) -> None:
     async with serving(directory) as site:
-        unknown, ping = b"\0\0\x04\xfa\0\0\0\0\0abcd", b"\0\0\x08\x06\0\0\0\0\0abcdefgh"
-        assert await thread(wait_for, site.path, PREFACE + unknown + ping, b"abcdefgh")
+        said = frames(await thread(exchange, site.path, PREFACE + frame(0, 0, 0, b"data on no stream")))
+        assert said[-1] == (GOAWAY, 0)
+
+
+async def test_frames_of_unknown_type_are_ignored(directory: str) -> None:
+    async with serving(directory) as site, await trio.open_unix_socket(site.path) as peer:
+        await peer.send_all(PREFACE + frame(0xFA, 0, 0, b"abcd") + frame(PING, 0, 0, b"abcdefgh"))
+        await until_said(peer, b"abcdefgh")
+        await peer.send_all(frame(PING, 0, 0, b"ijklmnop"))
+        await until_said(peer, b"ijklmnop")
 
 
 async def test_mutated_conversations_never_end_the_server(directory: str) -> None:
@@ -338,7 +347,7 @@ for i in range(100):
         assert len(os.listdir("/proc/self/fd")) <= before
 
 
-async def test_a_client_that_says_nothing_is_dropped(directory: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_client_that_says_nothing_is_dropped(directory: str, autojump_clock: MockClock) -> None:
     async with serving(directory) as site:
         async with await trio.open_unix_socket(site.path) as silent:
             while await silent.receive_some():  # what the server says first
@@ -354,7 +363,7 @@ async def test_calls_in_flight_are_finished_and_the_socket_is_gone_before(direct
         call = site.client.hang.future(Words(text="wait"), timeout=15)
         await site.talk.hanging.acquire()
         site.nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+        with trio.fail_after(10, shield=True):
             await wait_all_tasks_blocked()
             assert os.listdir(directory) == []
             site.talk.let_go.set()
@@ -366,21 +375,53 @@ async def test_calls_that_outlast_the_grace_are_told_unavailable(directory: str)
         call = site.client.hang.future(Words(), timeout=15)
         await site.talk.hanging.acquire()
         site.nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+        with trio.fail_after(10, shield=True):
             assert await outcome(call.result) == ("UNAVAILABLE", "the driver is stopping")
             await site.talk.cleaned.acquire()
 
 
-async def test_a_peer_that_reads_nothing_does_not_hold_up_the_stop(directory: str, autojump_clock: trio.testing.MockClock) -> None:
-    async with serving(directory) as site:
-        deaf = await trio.open_unix_socket(site.path)
-        await deaf.send_all(raw_request(talk.COUNT, {}, Words(number=10**6, payload=b"x" * 10000).SerializeToString(), window=1 << 30))
+async def test_peers_are_asked_to_go_elsewhere(directory: str) -> None:
+    async with serving(directory, grace_seconds=10) as site, await trio.open_unix_socket(site.path) as peer:
+        await peer.send_all(raw_request(talk.HANG, {}, Words(text="wait").SerializeToString()))
         await site.talk.hanging.acquire()
-        await wait_all_tasks_blocked()
         site.nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+        with trio.fail_after(5, shield=True):
+            said = await until_said(peer, frame(GOAWAY, 0, 0, b"\x7f\xff\xff\xff\0\0\0\0"))
+            assert (HEADERS, 1) not in frames(said)
+            site.talk.let_go.set()
+            assert b"grpc-status" in await until_said(peer, b"")
+
+
+async def test_a_peer_that_reads_nothing_costs_little_and_does_not_hold_up_the_stop(directory: str, autojump_clock: MockClock) -> None:
+    async with serving(directory) as site, await deaf_peer(site):
+        assert site.talk.sent < 500
+        site.nursery.cancel_scope.cancel()
+        with trio.fail_after(10, shield=True):
             await site.talk.cleaned.acquire()
-    await deaf.aclose()
+
+
+async def test_a_call_that_nobody_reads_ends_soon_after_its_deadline(directory: str, mock_clock: MockClock) -> None:
+    async with contextlib.AsyncExitStack() as until_the_end:
+        async with serving(directory, grace_seconds=1000) as site:
+            await until_the_end.enter_async_context(await deaf_peer(site, {"grpc-timeout": "1S"}))
+            for seconds in (1.1, 5.1):  # the deadline, then patience for the status
+                mock_clock.jump(seconds)
+                await wait_all_tasks_blocked()
+            mock_clock.autojump_threshold = 0
+            site.nursery.cancel_scope.cancel()
+            stopped_at = trio.current_time()
+        assert trio.current_time() - stopped_at < 5
+
+
+async def test_a_peer_that_reads_nothing_and_breaks_http2_is_cut_off(directory: str, mock_clock: MockClock) -> None:
+    async with serving(directory) as site, await deaf_peer(site) as peer:
+        await peer.send_all(frame(0, 0, 0, b"data on no stream"))
+        await site.talk.cleaned.acquire()
+        await wait_all_tasks_blocked()
+        mock_clock.jump(3)
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.BrokenResourceError):
+            await peer.send_all(b"x")
 
 
 # --- the socket file ----------------------------------------------------------------------------------------------------------------------
@@ -550,15 +591,32 @@ def exchange(path: str, data: bytes) -> bytes:
         return got
 
 
-def wait_for(path: str, data: bytes, wanted: bytes) -> bool:
-    with socket.socket(socket.AF_UNIX) as peer:
-        peer.settimeout(5)
-        peer.connect(path)
-        peer.sendall(data)
-        got = b""
-        while wanted not in got:
-            more = peer.recv(65536)
-            if not more:
-                return False
-            got += more
-        return True
+def frames(said: bytes) -> list[tuple[int, int]]:
+    """(type, stream) of each frame."""
+    found = []
+    while len(said) >= 9:
+        found.append((said[3], int.from_bytes(said[5:9], "big")))
+        said = said[9 + int.from_bytes(said[:3], "big") :]
+    return found
+
+
+async def until_said(peer: trio.SocketStream, wanted: bytes) -> bytes:
+    """What the server says up to `wanted`; all of it if that is empty."""
+    said = b""
+    while not wanted or wanted not in said:
+        more = await peer.receive_some()
+        if not more:
+            assert not wanted, said
+            break
+        said += more
+    return said
+
+
+async def deaf_peer(site: Site, headers: dict[str, str] | None = None) -> trio.SocketStream:
+    """Allows the server to send without end and reads nothing; returns when the server has found out."""
+    peer = await trio.open_unix_socket(site.path)
+    wish = Words(number=10**6, payload=b"x" * 10000).SerializeToString()
+    await peer.send_all(raw_request(talk.COUNT, headers or {}, wish, window=1 << 30))
+    await site.talk.hanging.acquire()
+    await wait_all_tasks_blocked()
+    return peer
