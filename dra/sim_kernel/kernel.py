@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno as errnos
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from dra.kernel_tree import MemoryRegion, NodeStat
-from dra.sim_kernel import attributes, devices, drivers, drm, faults, health, machine, pci, tree, uevents
+from dra.sim_kernel import attributes, devices, drivers, drm, faults, health, machine, pci, requests, tree, uevents
 
 FIRST_BOOT = "00000000-0000-4000-8000-000000000001"
 """boot_id of a machine nobody gave another."""
@@ -34,6 +35,7 @@ class SimKernel:
         self.faults = faults.Faults()
         self._sleep, self._lock = sleep, lock
         self._uevents = uevents.Uevents()
+        self._recorders: list[Callable[[requests.Change], None]] = []
         self._start()
 
     @classmethod
@@ -90,6 +92,7 @@ class SimKernel:
             behaviour = attributes.find(where)
             if behaviour is None:
                 entry.text = text if text.endswith("\n") else f"{text}\n"
+                self._changed(requests.Write(path, text))
                 return
         operation, act = behaviour
         if operation != "write":
@@ -98,6 +101,7 @@ class SimKernel:
             entry = self._tree.lookup(where)[1]  # it may have gone while the call hung
             assert isinstance(entry, tree.File), where
             seconds = act(attributes.Write(self._bus, self._uevents, where, entry, text))
+            self._changed(requests.Write(path, text))
         if seconds:
             self._sleep(seconds)
 
@@ -163,6 +167,11 @@ class SimKernel:
         with self._lock:
             self._uevents.overflow(why)
 
+    def record(self, recorder: Callable[[requests.Change], None]) -> None:
+        """Have every change of the machine told from now on, by whomever it was made, in order and under the lock."""
+        with self._lock:
+            self._recorders.append(recorder)
+
     # --- cards that come and go ------------------------------------------------------------------------------------------------------
 
     def unplug(self, bdf: str) -> None:
@@ -170,6 +179,7 @@ class SimKernel:
         self._meet("unplug", bdf)
         with self._lock:
             self._bus.unplug(bdf)
+            self._changed(requests.Unplug(bdf))
 
     def plug(self, bdf: str, like: str | None = None) -> None:
         """Put a card back that was pulled or removed, or a second one `like` another, in the same slot bridge, under the new address."""
@@ -178,6 +188,7 @@ class SimKernel:
             self._bus.plug(bdf, like)
             if like is not None and like in self._answers:
                 self._answers[bdf] = self._answers[like]
+            self._changed(requests.Plug(bdf, like))
 
     def plug_fragment(self, bdf: str, parent: str, directory: object, ioctl: object = None) -> None:
         """Put in a card described as a machine document describes one: the function's directory, below the bridge `parent`."""
@@ -190,6 +201,7 @@ class SimKernel:
             if answer is not None:
                 self._answers[bdf] = answer
             self._bus.place(bdf, parent, tree.Directory(directory))
+            self._changed(requests.PlugFragment(bdf, parent, dict(directory), ioctl if isinstance(ioctl, dict) else None))
 
     def bind(self, bdf: str, driver: str) -> None:
         """`echo BDF > /sys/bus/pci/drivers/<driver>/bind`, with its errors."""
@@ -206,6 +218,7 @@ class SimKernel:
             for function in tuple(self._bus.functions.values()):
                 if self._bus.enumerated(function) and self._bus.drivers.matches(function, driver):
                     self._bus.probe(function)
+            self._changed(requests.Modprobe(driver))
 
     def hold_minor(self, bdf: str) -> None:
         """Somebody keeps the card's nodes open: its numbers stay taken when it goes, until `release_minors`."""
@@ -213,11 +226,13 @@ class SimKernel:
             minors = self._function(bdf).directory.directory("drm")
             texts = [below.text("dev") or "" for below in minors.entries.values() if isinstance(below, tree.Directory)] if minors else []
             self._minors.held.update(int(text.partition(":")[2]) for text in texts)
+            self._changed(requests.HoldMinor(bdf))
 
     def release_minors(self) -> None:
         """Whoever kept nodes open has closed them."""
         with self._lock:
             self._minors.held.clear()
+            self._changed(requests.ReleaseMinors())
 
     # --- cards in trouble ------------------------------------------------------------------------------------------------------------
 
@@ -225,16 +240,19 @@ class SimKernel:
         """The driver gives the card up; `methods` is what the WEDGED property lists (`none`: it recovered, the event only informs)."""
         with self._lock:
             health.wedge(self._uevents, self._function(bdf), methods)
+            self._changed(requests.Wedge(bdf, methods))
 
     def unwedge(self, bdf: str) -> None:
         """Unbind and bind the driver again."""
         with self._lock:
             health.rebind(self._bus, self._function(bdf))
+            self._changed(requests.Unwedge(bdf))
 
     def survivability(self, bdf: str, mode: health.Mode | None) -> None:
         """Survivability mode of an xe card; None ends it."""
         with self._lock:
             health.survivability(self._bus, self._uevents, self._function(bdf), mode)
+            self._changed(requests.Survivability(bdf, mode))
 
     def reset_cycle(self, bdf: str) -> None:
         """i915 resets its engines and recovers."""
@@ -275,11 +293,14 @@ class SimKernel:
 
     def reboot(self, boot_id: str) -> None:
         """Start again as the document says, under another boot id, without faults; listeners are told that events were lost."""
+        if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", boot_id):
+            raise ValueError(f"{boot_id!r} is not a boot id: it is written as a UUID")
         with self._lock:
             self.boot_id = boot_id
             self.faults.clear()
             self._start()
             self._uevents.overflow("the machine was rebooted")
+            self._changed(requests.Reboot(boot_id))
 
     def state(self) -> dict[str, dict[str, Any]]:
         """For people: every display controller, where it is and how it is."""
@@ -324,6 +345,10 @@ class SimKernel:
         with self._lock:
             named = self._bus.functions.get(text.strip()) or self._bus.functions.get(where.split("/")[-2])
             return (where,) if named is None else (where, named.path, named.bdf)
+
+    def _changed(self, change: requests.Change) -> None:
+        for recorder in self._recorders:
+            recorder(change)
 
     def _function(self, bdf: str) -> drivers.Function:
         function = self._bus.function(bdf)

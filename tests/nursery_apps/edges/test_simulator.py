@@ -1,0 +1,204 @@
+"""The control socket as its client sees it, and a machine that outlives the process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from dra.sim_kernel.kernel import SimKernel
+from nursery_apps.edges.simulator import LOG_NAME, load_machine, serve_control
+from tests.fakes import machines
+
+GPU = "0000:03:00.0"
+MACHINE = "workstation-2xb580"
+HOST, FRESH, OTHER = (f"{digit * 8}-{digit * 4}-{digit * 4}-{digit * 4}-{digit * 12}" for digit in "abc")
+
+
+class Client:
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream, self._pending = stream, b""
+
+    async def send(self, line: str) -> None:
+        await self._stream.send_all(f"{line}\n".encode())
+
+    async def answer(self) -> Any:
+        with trio.fail_after(5):
+            while b"\n" not in self._pending:
+                self._pending += await self._stream.receive_some()
+        line, _, self._pending = self._pending.partition(b"\n")
+        return json.loads(line)
+
+    async def ask(self, op: str, **fields: object) -> Any:
+        await self.send(json.dumps({"op": op, **fields}))
+        return await self.answer()
+
+
+@asynccontextmanager
+async def served(kernel: SimKernel, path: Path) -> AsyncIterator[Client]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_control, kernel, str(path))
+        async with await trio.open_unix_socket(str(path)) as stream:
+            yield Client(stream)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def kernel() -> SimKernel:
+    return machines.kernel(MACHINE)
+
+
+async def test_a_card_is_pulled_and_put_back(kernel: SimKernel, tmp_path: Path) -> None:
+    async with served(kernel, tmp_path / "sim.sock") as client:
+        assert await client.ask("unplug", bdf=GPU) == {"ok": None}
+        assert (await client.ask("state"))["ok"][GPU]["on_bus"] is False
+        assert await client.ask("plug", bdf=GPU) == {"ok": None}
+        assert (await client.ask("read", path=f"sys/bus/pci/devices/{GPU}/device")) == {"ok": "0xe20b\n"}
+        assert "renderD128" in (await client.ask("list", path="dev/dri"))["ok"]
+    assert not (tmp_path / "sim.sock").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("nonsense", "malformed"),
+        ('{"op": "explode"}', "explode"),
+        ("[]", "object"),
+        ('{"op": "unplug"}', "bdf"),
+        ('{"op": "unplug", "bdf": "0000:ff:00.0"}', "ever on this machine"),
+        ('{"op": "unplug", "bdf": "0000:03:00.0", "when": "now"}', "when"),
+        ('{"op": "fail", "path": "*", "operation": "read", "errno": "EWHAT"}', "EWHAT"),
+        ('{"op": "fail", "path": "*", "operation": "reed", "errno": "EIO"}', "reed"),
+        ('{"op": "reboot", "boot_id": "yes"}', "boot id"),
+        ('{"op": "survivability", "bdf": "0000:03:00.0", "mode": "Sometimes"}', "Sometimes"),
+    ],
+)
+async def test_bad_input_is_answered_and_the_connection_stays(kernel: SimKernel, tmp_path: Path, line: str, words: str) -> None:
+    async with served(kernel, tmp_path / "sim.sock") as client:
+        await client.send(line)
+        assert words in (await client.answer())["error"]
+        assert "ok" in await client.ask("state")
+
+
+async def test_the_kernels_refusal_carries_its_errno(kernel: SimKernel, tmp_path: Path) -> None:
+    async with served(kernel, tmp_path / "sim.sock") as client:
+        answer = await client.ask("bind", bdf=GPU, driver="xe")
+        assert answer["errno"] == "EBUSY"
+        assert "busy" in answer["error"]
+
+
+async def test_a_hang_blocks_one_caller_until_released(kernel: SimKernel, tmp_path: Path) -> None:
+    async with served(kernel, tmp_path / "sim.sock") as client, await trio.open_unix_socket(str(tmp_path / "sim.sock")) as second:
+        other = Client(second)
+        await client.ask("hang", path=GPU, operation="unbind")
+        await client.send(json.dumps({"op": "unbind", "bdf": GPU}))
+        assert (await other.ask("state"))["ok"][GPU]["driver"] == "xe"
+        assert await other.ask("release", path=GPU, operation="unbind") == {"ok": None}
+        assert await client.answer() == {"ok": None}
+
+
+async def test_the_server_ends_although_something_hangs(kernel: SimKernel, tmp_path: Path) -> None:
+    with trio.fail_after(5):
+        async with served(kernel, tmp_path / "sim.sock") as client:
+            await client.ask("hang", path=GPU, operation="unbind")
+            await client.send(json.dumps({"op": "unbind", "bdf": GPU}))
+            await client.send(json.dumps({"op": "state"}))
+
+
+async def test_the_command_line_client(kernel: SimKernel, tmp_path: Path) -> None:
+    path = tmp_path / "sim.sock"
+    tool = str(Path(__file__).parents[3] / "tools" / "sim")
+
+    async def run(*words: str) -> subprocess.CompletedProcess[bytes]:
+        with trio.fail_after(20):
+            return await trio.run_process([sys.executable, tool, *words], capture_stdout=True, capture_stderr=True, check=False)
+
+    async with served(kernel, path):
+        assert (await run(str(path), "wedge", GPU)).returncode == 0
+        state = json.loads((await run(str(path), "state")).stdout)
+        assert state[GPU]["wedged"] is True
+        assert (await run(str(path), "fail", "*/vendor", "read", "EIO", "times=1")).returncode == 0
+        failed = await run(str(path), "read", f"sys/bus/pci/devices/{GPU}/vendor")
+        assert (failed.returncode, b"Input/output error" in failed.stderr) == (1, True)
+        assert (await run(str(path), "read", f"sys/bus/pci/devices/{GPU}/vendor")).stdout == b"0x8086\n"
+        assert b"no operation 'explode'" in (await run(str(path), "explode")).stderr
+        assert (await run(str(path), "reboot")).returncode == 0
+    assert not kernel.state()[GPU]["wedged"]
+    assert b"sim: " in (await run(str(path), "state")).stderr
+
+
+# --- outliving the process -----------------------------------------------------------------------------------------------------------
+
+
+def start(directory: Path, *, host: str = HOST, machine: str = MACHINE) -> SimKernel:
+    return load_machine(
+        machines.document(machine), None, str(directory), host_boot_id=host, fresh_boot_id=lambda: FRESH, sleep=lambda _seconds: None
+    )
+
+
+def boot_id(kernel: SimKernel) -> str:
+    return kernel.read("proc/sys/kernel/random/boot_id").strip()
+
+
+def test_the_machine_goes_on_where_it_was(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    assert boot_id(first) == FRESH
+    first.modprobe("vfio-pci")
+    first.unplug("0000:07:00.0")
+    first.wedge(GPU)
+    first.write(f"sys/bus/pci/devices/{GPU}/driver_override", "vfio-pci")  # as the daemon itself does it
+    first.plug("0000:07:00.0")
+    with pytest.raises(ValueError, match="on the bus already"):
+        first.plug("0000:07:00.0")
+    second = start(tmp_path)
+    assert second.state() == first.state()
+    assert second.read(f"sys/bus/pci/devices/{GPU}/driver_override") == "vfio-pci\n"
+    assert boot_id(second) == FRESH
+
+
+def test_a_reboot_forgets(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    first.unplug(GPU)
+    first.reboot(OTHER)
+    second = start(tmp_path)
+    assert second.exists(f"sys/bus/pci/devices/{GPU}")
+    assert boot_id(second) == OTHER, "it is still the boot that was asked for"
+    second.unplug(GPU)
+    assert boot_id(start(tmp_path, host=OTHER)) == FRESH, "the host itself was booted"
+    assert start(tmp_path, host=OTHER).exists(f"sys/bus/pci/devices/{GPU}")
+
+
+def test_another_machine_starts_anew(tmp_path: Path) -> None:
+    start(tmp_path).unplug(GPU)
+    assert "0000:00:02.0" in start(tmp_path, machine="laptop-iris-xe").state()
+
+
+@pytest.mark.parametrize("kept", range(1, 30))
+def test_a_line_cut_off_in_the_writing_is_left_out(tmp_path: Path, kept: int) -> None:
+    start(tmp_path).unplug(GPU)
+    log = tmp_path / LOG_NAME
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-kept])
+    second = start(tmp_path)
+    assert second.exists(f"sys/bus/pci/devices/{GPU}")
+    second.unplug(GPU)
+    assert log.read_bytes() == whole
+
+
+def test_a_log_that_does_not_fit_says_what_to_do(tmp_path: Path) -> None:
+    start(tmp_path)
+    log = tmp_path / LOG_NAME
+    with log.open("a") as file:
+        file.write('{"op":"unplug","bdf":"0000:ff:00.0"}\n')
+    with pytest.raises(ValueError, match=r"simulated-machine.log:2: .* remove the file"):
+        start(tmp_path)
+    log.write_text("x\n")
+    with pytest.raises(ValueError, match=r"simulated-machine.log:1: .* remove the file"):
+        start(tmp_path)
