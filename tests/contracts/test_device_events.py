@@ -6,7 +6,10 @@ The real source is asked for the `mem` subsystem: a synthetic event of /dev/null
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,3 +156,17 @@ async def test_the_fake_kernel_overflows_too_and_is_heard_from_threads(nursery: 
     await trio.to_thread.run_sync(kernel.overflow)
     assert isinstance(await receive(channel), Resync)
     nursery.cancel_scope.cancel()
+
+
+async def test_the_udev_source_hears_udevd() -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root can have a network namespace to be udevd in")
+    root = Path(__file__).parents[2]
+    command = ["unshare", "--net", sys.executable, str(root / "tests/fakes/udev_daemon.py")]
+    with trio.fail_after(20):
+        done = await trio.run_process(
+            command, capture_stdout=True, capture_stderr=True, check=False, env={**os.environ, "PYTHONPATH": str(root)}
+        )
+    if b"unshare failed" in done.stderr:
+        pytest.skip("this container may not make network namespaces")
+    assert done.stdout.decode().splitlines() == ["bind pci 0000:03:00.0 xe", "change drm card0 rebind"], done.stderr.decode()

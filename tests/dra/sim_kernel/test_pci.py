@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -344,3 +346,49 @@ def test_xe_vfio_wants_a_vf_whose_pf_is_on_xe() -> None:
         else:
             kernel.bind(bdf, "xe-vfio-pci")
             assert kernel.exists(f"sys/bus/pci/devices/{bdf}/vfio-dev/vfio0")
+
+
+def test_a_card_that_started_on_vfio_is_given_back() -> None:
+    kernel = machines.kernel("mixed-nvidia-amd")
+    bdf = "0000:aa:00.0"
+    kernel.unbind(bdf)
+    assert not kernel.exists("dev/vfio/25")
+    assert not kernel.exists("dev/vfio/devices/vfio0")
+    kernel.write(f"sys/bus/pci/devices/{bdf}/driver_override", "\n")
+    kernel.write("sys/bus/pci/drivers_probe", bdf)
+    assert kernel.link(f"sys/bus/pci/devices/{bdf}/driver").endswith("/xe"), "another B60 shows that xe takes this model"
+    assert kernel.exists(f"dev/dri/by-path/pci-{bdf}-render")
+    assert dangling(kernel) == []
+
+
+def test_nothing_binds_by_itself_without_autoprobe(kernel: SimKernel) -> None:
+    kernel.unplug(B60)
+    kernel.write("sys/bus/pci/drivers_autoprobe", "0")
+    kernel.plug(B60)
+    assert not kernel.exists(f"sys/bus/pci/devices/{B60}/driver")
+    kernel.bind(B60, "xe")
+    assert kernel.exists("dev/dri/renderD128")
+
+
+def test_threads_see_whole_machines_only() -> None:
+    """Readers race with a card that comes and goes: they meet ENOENT, never half a change."""
+    kernel = machines.kernel("workstation-2xb580", lock=threading.RLock())
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            try:
+                for name in kernel.list("sys/class/drm"):
+                    kernel.read(f"sys/class/drm/{name}/uevent")
+            except (FileNotFoundError, NotADirectoryError):  # `version` is a file
+                continue
+
+    with ThreadPoolExecutor(3) as pool:
+        looking = [pool.submit(look) for _ in range(3)]
+        for _ in range(30):
+            kernel.unplug("0000:03:00.0")
+            kernel.plug("0000:03:00.0")
+        stop.set()
+        for each in looking:
+            each.result()
+    assert dangling(kernel) == []
