@@ -1,7 +1,7 @@
 """The seam to the kernel: /sys, /dev and /proc as one tree, and the DRM memory query.
 
 Two implementations keep the promises below: `nursery_apps.edges.kernel_tree` on real files below configurable roots, and
-`dra.sim_kernel`, one fake machine in memory. `tests/contracts/kernel_tree.py` runs over both.
+`dra.sim_kernel`, one fake machine in memory. `tests/contracts/test_kernel_tree.py` runs over both.
 """
 
 from __future__ import annotations
