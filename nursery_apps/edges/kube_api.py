@@ -88,15 +88,11 @@ class _Stream(httpcore.AsyncNetworkStream):
         return _Stream(secured)
 
     def get_extra_info(self, info: str) -> Any:
+        if info != "is_readable":
+            return None
+        # An idle connection with something to read has been closed by the server.
         plain = self._stream if isinstance(self._stream, trio.SocketStream) else self._stream.transport_stream
-        match info:
-            case "is_readable":
-                # An idle connection with something to read has been closed by the server.
-                return plain.socket.is_readable()
-            case "socket":
-                return plain.socket
-            case _:
-                return None
+        return plain.socket.is_readable()
 
 
 class _Network(httpcore.AsyncNetworkBackend):
@@ -300,8 +296,7 @@ class HttpKubeApi:
             with trio.fail_after(CALL_DEADLINE_SECONDS):
                 return await self._authorized(method, path, query or {}, content, content_type)
         except trio.TooSlowError as error:
-            text = f"{method} {path}: no answer within {CALL_DEADLINE_SECONDS:.0f} s"
-            raise Unavailable(0, "Timeout", text) from error
+            raise Unavailable(0, "Timeout", f"{method} {path}: no answer within {CALL_DEADLINE_SECONDS:.0f} s") from error
 
     async def _authorized(self, method: str, path: str, query: Mapping[str, str], content: bytes | None, content_type: str) -> bytes:
         headers = {"Content-Type": content_type} if content is not None else {}
@@ -364,20 +359,17 @@ class HttpKubeApi:
     async def _enter(self) -> tuple[_Link, str | None]:
         """The link to use, new if the credentials' certificates changed; the old one lives until its last user is gone."""
         identity = await self._credentials.identity()
-        link = self._link
+        old = link = self._link
         if link is None or link.transport != identity.transport:
             try:
-                fresh = _Link(identity.transport)
+                link = self._link = _Link(identity.transport)
             except (ssl.SSLError, OSError, ValueError) as error:
                 raise Unavailable(0, "NoCredentials", f"cannot use the certificates for {identity.transport.server}: {error}") from error
-            self._link = fresh
-            fresh.users += 1
-            if link is not None:
-                link.retired = True
-                if not link.users:
-                    await link.aclose()
-            return fresh, identity.authorization
         link.users += 1
+        if old is not None and old is not link:
+            old.retired = True
+            if not old.users:
+                await old.aclose()
         return link, identity.authorization
 
     async def _leave(self, link: _Link) -> None:
@@ -397,12 +389,12 @@ async def _read(response: httpcore.Response) -> bytes:
 
 
 def _describe(error: BaseException) -> str:
-    """The first text in the chain: trio and httpcore wrap what really happened, often without a word."""
+    """The innermost text: trio and httpcore wrap what really happened, and only the core says `Connection refused`."""
     if isinstance(error, trio.TooSlowError):
         return "no answer in time"
+    text: str = type(error).__name__
     inner: BaseException | None = error
     while inner is not None:
-        if text := str(inner):
-            return text
-        inner = inner.__cause__
-    return type(error).__name__
+        text = str(inner) or text
+        inner = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else inner.__cause__
+    return text

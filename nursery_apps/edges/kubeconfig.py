@@ -24,8 +24,8 @@ import yaml
 from nursery_apps.credentials import Identity, Transport
 from nursery_apps.seams import Unavailable
 
-CHILD_DEADLINE_SECONDS: Final = 60.0
-"""An exec plugin may wait for a person who logs in."""
+CHILD_DEADLINE_SECONDS: Final = 25.0
+"""Inside one call's 30 s; a plugin that waits for a person to log in is not for a daemon."""
 BEFORE_EXPIRY_SECONDS: Final = 300.0
 """So long before they run out credentials are made anew; the official client takes five minutes too."""
 READ_AGAIN_SECONDS: Final = 60.0
@@ -156,7 +156,7 @@ async def _ask_child(path: str, context: str | None) -> Resolved:
             raise Unavailable(0, "NoCredentials", f"cannot use kubeconfig {path}: {complaint[-1]}")
         return msgspec.json.decode(done.stdout, type=Resolved)
     except trio.TooSlowError as error:
-        text = f"kubeconfig {path} gave no credentials within {CHILD_DEADLINE_SECONDS:.0f} s; its exec plugin hangs or waits for somebody"
+        text = f"kubeconfig {path} gave no credentials within {CHILD_DEADLINE_SECONDS:.0f} s; does its exec plugin wait for somebody?"
         raise Unavailable(0, "NoCredentials", text) from error
     except (OSError, msgspec.DecodeError) as error:
         raise Unavailable(0, "NoCredentials", f"cannot resolve kubeconfig {path}: {error}") from error

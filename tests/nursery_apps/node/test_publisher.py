@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from dra import slices
@@ -289,3 +291,64 @@ async def test_slices_stay_when_the_program_ends(autojump_clock: MockClock) -> N
         await setup.in_sync()
         nursery.cancel_scope.cancel()
     assert setup.devices == [GPU.name]
+
+
+moves = st.one_of(
+    st.tuples(st.just("want"), st.lists(st.sampled_from([GPU, OTHER]), unique_by=lambda gpu: gpu.bdf), st.booleans()),
+    st.tuples(st.sampled_from(["wipe", "edit", "cut", "expire", "forget node", "pass"])),
+    st.tuples(
+        st.just("fail"),
+        st.sampled_from(["create", "replace", "delete", "list", "watch", "*"]),
+        st.sampled_from(
+            [Conflict(409, "Conflict", "c"), Unavailable(0, "Timeout", "t"), Invalid(422, "Invalid", "i"), Forbidden(403, "Forbidden", "f")]
+        ),
+    ),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(moves, st.sampled_from([0.0, 0.01, 1.0, 100.0])), max_size=12), st.booleans())
+def test_after_any_history_the_slices_are_right_and_it_is_quiet(history: list[tuple[Any, float]], gate_off: bool) -> None:
+    async def story() -> None:
+        async with trio.open_nursery() as nursery:
+            setup = Setup(wanted(GPU))
+            if gate_off:
+                setup.api.on_store = drop_taints
+            await nursery.start(setup.publisher.run)
+            for move, pause in history:
+                match move:
+                    case ("want", gpus, sick):
+                        setup.desired.set(wanted(*gpus, sick=gpus[:1] if sick else ()))
+                    case ("wipe",):
+                        for one in setup.stored:
+                            setup.api.remove("resourceslices", one["metadata"]["name"])
+                    case ("edit",):
+                        for one in setup.stored:
+                            setup.api.put("resourceslices", {**copy.deepcopy(one), "spec": {**one["spec"], "devices": []}})
+                    case ("cut",):
+                        setup.api.cut()
+                    case ("expire",):
+                        setup.api.expire()
+                    case ("forget node",):
+                        setup.node.set(OwnNode(f"uid-{setup.api.version}"))
+                    case ("fail", verb, error):
+                        setup.api.failures.append((verb, error))
+                await trio.sleep(pause)
+            setup.api.failures.clear()
+            await trio.sleep(120)
+            desired = setup.desired.value
+            assert desired is not None
+            pool = desired.pool.without_taints() if gate_off else desired.pool
+            assert setup.devices == [device.name for device in pool.devices]
+            [one] = setup.stored
+            assert setup.node.value is not None
+            assert one["metadata"]["ownerReferences"][0]["uid"] == setup.node.value.uid
+            assert [bool(content.get("taints")) for content in slices.devices_of(one).values()] == [
+                bool(one.taints) for one in pool.devices
+            ]
+            before = setup.writes
+            await trio.sleep(600)
+            assert setup.writes == before and setup.publisher.status.value.in_sync
+            nursery.cancel_scope.cancel()
+
+    trio.run(story, clock=MockClock(autojump_threshold=0))
