@@ -56,7 +56,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     """In the order the scheduler should prefer: from Kubernetes 1.36 on it takes the first that fits."""
 
     def without_taints(self) -> Pool:
-        """For API servers that drop taints: what is tainted is not offered at all."""
+        """For API servers that drop taints: what must not be used is not offered at all, and what only informs goes unsaid."""
         if not any(device.taints for device in self.devices):
             return self
-        return msgspec.structs.replace(self, devices=tuple(device for device in self.devices if not device.taints))
+        sound = (device for device in self.devices if all(taint.effect is Effect.NONE for taint in device.taints))
+        return msgspec.structs.replace(self, devices=tuple(msgspec.structs.replace(device, taints=()) for device in sound))

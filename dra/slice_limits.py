@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from dra import quantities, semver
-from dra.pool import AttributeValue, Device, Taint, Version
+from dra.pool import AttributeValue, Device, Effect, Taint, Version
 
 STRING_BYTES: Final = 64
 NAMED_VALUES: Final = 32
@@ -20,6 +20,8 @@ NAMED_VALUES: Final = 32
 TAINTS: Final = 4
 """A device's; 16 from 1.35 on, but four reasons say enough."""
 INT_BITS: Final = 63
+
+_GRAVEST_FIRST: Final = (Effect.NO_EXECUTE, Effect.NO_SCHEDULE, Effect.NONE)
 
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DOMAIN: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
@@ -65,9 +67,9 @@ def check(device: Device) -> tuple[Device | None, tuple[Dropped, ...]]:
             dropped.append(Dropped(device.name, "attribute", name, why))
         else:
             attributes[name] = cut(value) if isinstance(value, str) else value
-    taints = tuple(sorted(set(device.taints)))
+    taints = sorted(set(device.taints), key=lambda taint: (_GRAVEST_FIRST.index(taint.effect), taint))
     dropped += [Dropped(device.name, "taint", taint.key, "more than 4 taints") for taint in taints[TAINTS:]]
-    return Device(name=device.name, attributes=attributes, capacity=capacity, taints=taints[:TAINTS]), tuple(dropped)
+    return Device(name=device.name, attributes=attributes, capacity=capacity, taints=tuple(sorted(taints[:TAINTS]))), tuple(dropped)
 
 
 def cut(text: str) -> str:

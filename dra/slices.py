@@ -16,7 +16,7 @@ from dra import attributes, quantities, semver, slice_limits
 from dra.devices import Gpu
 from dra.kube.meta import OwnerReference
 from dra.names import DeviceName, NodeName
-from dra.pool import AttributeValue, Device, Pool, Taint, Version
+from dra.pool import AttributeValue, Device, Effect, Pool, Taint, Version
 from dra.slice_limits import Dropped
 
 GROUP: Final = "resource.k8s.io"
@@ -52,6 +52,11 @@ class SliceApi(msgspec.Struct, frozen=True):
     def knows_taints(self) -> bool:
         """Whether it may keep them; the feature gate decides whether it does."""
         return self.version != "v1alpha3" and self.release >= (1, 33)
+
+    @property
+    def knows_informing_taints(self) -> bool:
+        """Before 1.35 the effect `None` gets the slice refused."""
+        return self.knows_taints and self.release >= (1, 35)
 
     @property
     def counts_twice(self) -> bool:
@@ -130,7 +135,7 @@ def render(pool: Pool, api: SliceApi, *, generation: int, owner: OwnerReference 
                 "driver": pool.driver,
                 "nodeName": pool.node,
                 "pool": {"name": pool.node, "generation": generation, "resourceSliceCount": len(parts)},
-                "devices": [_device(device, api.version) for device in part],
+                "devices": [_device(device, api) for device in part],
             },
         }
         for index, part in enumerate(parts)
@@ -141,15 +146,17 @@ def owner_json(owner: OwnerReference) -> Json:
     return {"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid, "controller": True}
 
 
-def _device(device: Device, version: str) -> Json:
+def _device(device: Device, api: SliceApi) -> Json:
+    bare = api.version == "v1alpha3"
     body: Json = {"attributes": {name: _value(value) for name, value in device.attributes.items()}}
-    body["capacity"] = {name: text if version == "v1alpha3" else {"value": text} for name, text in device.capacity.items()}
-    if device.taints:
-        assert version != "v1alpha3", "v1alpha3 has no taints"
+    body["capacity"] = {name: text if bare else {"value": text} for name, text in device.capacity.items()}
+    taints = [taint for taint in device.taints if taint.effect is not Effect.NONE or api.knows_informing_taints]
+    if taints:
+        assert not bare, "v1alpha3 has no taints"
         body["taints"] = [
-            {"key": taint.key, "effect": taint.effect.value, **({"value": taint.value} if taint.value else {})} for taint in device.taints
+            {"key": taint.key, "effect": taint.effect.value, **({"value": taint.value} if taint.value else {})} for taint in taints
         ]
-    return {"name": device.name, "basic": body} if version in ("v1alpha3", "v1beta1") else {"name": device.name, **body}
+    return {"name": device.name, "basic": body} if bare or api.version == "v1beta1" else {"name": device.name, **body}
 
 
 def _value(value: AttributeValue) -> Json:

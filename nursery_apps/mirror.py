@@ -116,7 +116,7 @@ class Mirror(Generic[T]):
 
     async def _follow(self, version: str) -> None:
         events = self._kube.watch(self._what, namespace=self._namespace, field_selector=self._field_selector, resource_version=version)
-        async with contextlib.aclosing(events):  # type: ignore[type-var]
+        async with contextlib.aclosing(events):
             async for event in events:
                 self.error.set(None)
                 self._version = event.resource_version

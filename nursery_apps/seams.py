@@ -5,7 +5,7 @@ Each has a contract suite in `tests/contracts` that runs over the real edge and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -137,7 +137,7 @@ class KubeApi(Protocol):
 
     def watch(
         self, what: Resource[T], *, namespace: str = "", field_selector: str = "", resource_version: str
-    ) -> AsyncIterator[Watched[T]]:
+    ) -> AsyncGenerator[Watched[T], None]:
         """Changes after `resource_version`, bookmarks included, until the server ends the stream (the iterator then just ends).
 
         Raises `Gone` for 410, be it the HTTP status or an ERROR event. Use it inside `contextlib.aclosing`.

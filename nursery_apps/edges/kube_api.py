@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -211,7 +211,7 @@ class HttpKubeApi:
 
     async def watch(
         self, what: Resource[T], *, namespace: str = "", field_selector: str = "", resource_version: str
-    ) -> AsyncIterator[Watched[T]]:
+    ) -> AsyncGenerator[Watched[T], None]:
         seconds = WATCH_SECONDS[0] + self._random() * (WATCH_SECONDS[1] - WATCH_SECONDS[0])
         query = {
             "watch": "true",

@@ -15,7 +15,7 @@ import trio
 from dra import backoff, slice_plan, slices
 from dra.kube.node import owner_of
 from dra.names import DRIVER_NAME, DeviceName, NodeName
-from dra.pool import Pool
+from dra.pool import Effect, Pool
 from dra.slice_limits import Dropped
 from dra.slice_plan import Create, Delete, Replace, Write
 from dra.slices import Desired, DroppedField, SliceApi
@@ -226,7 +226,7 @@ class _Session:
 
     async def _probe(self, pool: Pool) -> None:
         """Before the first taint is sent: would the server keep it? A dry run stores nothing, so no sick device shows up as sound."""
-        tainted = next((device for device in pool.devices if device.taints), None)
+        tainted = next((device for device in pool.devices if any(taint.effect is not Effect.NONE for taint in device.taints)), None)
         since = trio.current_time() - self._probed_at
         if tainted is None or not self._api.knows_taints or self._keeps_taints or since < PROBE_AGAIN_SECONDS:
             return

@@ -58,6 +58,12 @@ def test_a_device_whose_taint_cannot_be_said_is_withdrawn_rather_than_offered_as
     assert device is None and dropped[0].what == "taint"
 
 
+def test_the_gravest_taints_stay() -> None:
+    taints = (*(Taint(f"gpu.intel.com/a{n}", Effect.NONE) for n in range(5)), Taint("gpu.intel.com/z", Effect.NO_EXECUTE))
+    device, _ = slice_limits.check(Device(name=GOOD.name, taints=taints))
+    assert device is not None and taints[-1] in device.taints
+
+
 def test_taints_are_sorted_and_bounded() -> None:
     taints = tuple(Taint(f"gpu.intel.com/t{n}", Effect.NO_SCHEDULE) for n in reversed(range(6)))
     device, dropped = slice_limits.check(Device(name=GOOD.name, taints=taints))

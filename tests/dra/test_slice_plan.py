@@ -169,6 +169,15 @@ def test_tainted_devices_are_not_offered_where_taints_are_unknown() -> None:
     assert list(slices.devices_of(server.list[0])) == ["gpu-0002"]
 
 
+@pytest.mark.parametrize(("api", "said"), [(APIS[0], 0), (APIS[2], 0), (APIS[3], 1)])
+def test_a_taint_that_only_informs_is_said_where_that_is_allowed_and_withdraws_nothing(api: SliceApi, said: int) -> None:
+    server = Server()
+    hint = Taint("gpu.intel.com/fan-slow", Effect.NONE)
+    settle(server, pool(Device(name=DeviceName("gpu-0001"), taints=(hint,))), api)
+    [content] = slices.devices_of(server.list[0]).values()
+    assert len(content.get("taints", [])) == said
+
+
 def test_what_the_server_was_seen_to_keep_is_not_sent_again() -> None:
     server = Server()
     settle(server, pool(device(1, x=1)))

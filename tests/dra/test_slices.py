@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
 import msgspec
 import pytest
@@ -41,7 +42,7 @@ def test_the_official_client_reads_every_version_back_without_loss(version: str)
 
         api = client.ApiClient()
         model = api.deserialize(msgspec.json.encode(body).decode(), kinds[version], "application/json")
-        back = api.sanitize_for_serialization(model)
+        back: dict[str, Any] = api.sanitize_for_serialization(model)  # type: ignore[no-untyped-call]
     assert back["spec"] == body["spec"]
     assert back["metadata"]["ownerReferences"][0]["uid"] == "node-uid"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -98,7 +98,7 @@ class FakeKubeApi:
 
     async def watch(
         self, what: Resource[Any], *, namespace: str = "", field_selector: str = "", resource_version: str
-    ) -> AsyncIterator[Watched[Any]]:
+    ) -> AsyncGenerator[Watched[Any], None]:
         await self._begin("watch", what)
         if int(resource_version) < self.oldest:
             raise Gone(410, "Expired", f"too old resource version: {resource_version} ({self.oldest})")

@@ -141,7 +141,7 @@ class KubeHttp:
             what, namespace=namespace, field_selector=query.get("fieldSelector", ""), resource_version=query["resourceVersion"]
         )
         headers = [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")]
-        async with contextlib.aclosing(events):  # type: ignore[type-var]
+        async with contextlib.aclosing(events):
             try:
                 await stream.send_all(connection.send(h11.Response(status_code=200, headers=headers)))
                 async for event in events:
