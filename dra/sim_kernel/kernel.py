@@ -147,6 +147,8 @@ class SimKernel:
             answer = self._answers.get(function.bdf)
             if answer is None or answer.driver != driver:
                 raise tree.error(errnos.EINVAL, path)  # a driver that does not know the query
+            if answer.errno is not None:
+                raise tree.error(answer.errno, path)
             return answer.regions
 
     # --- listening -------------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ A directory is an object, a read-only file its content, anything else an object 
 
 from __future__ import annotations
 
+import errno as errnos
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
@@ -26,6 +27,8 @@ class Answer(msgspec.Struct, frozen=True):
 
     driver: Literal["i915", "xe"]
     regions: tuple[MemoryRegion, ...]
+    errno: int | None = None
+    """What it fails with instead, for a card that is wedged when the machine starts."""
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -93,6 +96,12 @@ def answer(value: object, where: str, bdf: str) -> Answer:
         key, size, kinds = "mem_regions", "total_size", {"system": "system", "vram": "device"}
     else:
         raise ValueError(f"{where}.driver: {driver!r} is neither i915 nor xe")
+    failure = entry.get("errno", entry.get("error"))
+    if failure is not None:
+        code = getattr(errnos, str(failure), failure)
+        if not _is_count(code):
+            raise ValueError(f"{where}.errno: must be the name of an errno, such as ECANCELED")
+        return Answer(driver, (), code)
     regions = entry.get(key)
     if not isinstance(regions, list):
         raise ValueError(f"{where}.{key}: must be a list of regions")

@@ -327,3 +327,11 @@ def test_no_document_brings_anything_but_a_valueerror(document: Any) -> None:
         SimKernel.load(document)
     except ValueError as error:
         assert str(error)
+
+
+def test_a_machine_may_start_with_a_card_whose_driver_answers_an_error() -> None:
+    document = copy.deepcopy(machines.document("server-4x-b60"))
+    document["machine"]["server-4x-b60"]["ioctl"]["0000:18:00.0"] = {"driver": "xe", "errno": "ECANCELED"}
+    with pytest.raises(OSError, match="cancel") as refused:
+        SimKernel.load(document).memory_regions("dev/dri/renderD128", "xe")
+    assert refused.value.errno == errno.ECANCELED
