@@ -9,7 +9,6 @@ held up by a child.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import sys
 import time
@@ -19,7 +18,6 @@ from typing import Any, Final
 
 import msgspec
 import trio
-import yaml
 
 from nursery_apps.credentials import Identity, Transport
 from nursery_apps.seams import Unavailable
@@ -97,7 +95,7 @@ def plain(path: str, context: str | None) -> Resolved | None:
         return None
     file = Path(path).expanduser()
     try:
-        document: Any = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
+        document: Any = msgspec.yaml.decode(file.read_bytes())
         chosen = _named(document, "contexts", context or document["current-context"])["context"]
         cluster = _named(document, "clusters", chosen["cluster"])["cluster"]
         user = _named(document, "users", chosen["user"])["user"] or {} if chosen.get("user") else {}
@@ -125,7 +123,7 @@ def plain(path: str, context: str | None) -> Resolved | None:
             server_name=cluster.get("tls-server-name"),
             insecure=bool(cluster.get("insecure-skip-tls-verify")),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, binascii.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
         raise Unavailable(0, "NoCredentials", f"cannot use kubeconfig {path}: {type(error).__name__}: {error}") from error
     return Resolved(transport, f"Bearer {token}" if token else None, files=tuple(files))
 
