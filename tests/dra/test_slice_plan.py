@@ -31,7 +31,8 @@ class Server:
 
     def __init__(self, stored: list[dict[str, Any]] | None = None) -> None:
         self.stored = {one["metadata"]["name"]: one for one in stored or []}
-        self.numbers = itertools.count(1000)
+        # What is stored already was numbered by another life of the server.
+        self.numbers = itertools.count(100_000 if stored else 1000)
         self.doubled = False
 
     def apply(self, writes: list[Write]) -> None:
