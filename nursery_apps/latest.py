@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
 
 import trio
@@ -46,10 +45,3 @@ class Latest(Generic[T]):
         while self._version == seen:
             await self._lot.park()
         return self._value
-
-    async def values(self) -> AsyncIterator[T]:
-        """The value now, then each newer one, newest only."""
-        while True:
-            seen = self._version
-            yield self._value
-            await self.wait_newer(seen)

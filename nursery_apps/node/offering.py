@@ -30,18 +30,22 @@ class Offering:
         self._remembered: dict[DeviceName, Gpu] = {}
         self._made: offer.Offer | None = None
         self.withheld: dict[DeviceName, str] = {}
-        self.desired: Latest[Desired] = Latest(slices.desired(node, ()))
+        self.desired: Latest[Desired | None] = Latest(None)
+        """None until the first scan: an empty pool would take the GPUs of a restarted plugin away."""
 
-    async def run(self, *, task_status: trio.TaskStatus[Desired] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the sources until cancelled; ready with the first pool."""
         self._decide()
-        task_status.started(self.desired.value)
+        task_status.started()
         async with trio.open_nursery() as nursery:
             for source in (self._inventory, self._ledger, self._selection):
                 nursery.start_soon(self._follow, source)
 
     async def _follow(self, source: Latest[Inventory] | Latest[Ledger] | Latest[Selection]) -> None:
-        async for _ in source.values():
+        seen = -1  # what changed before this task first ran counts too
+        while True:
+            await source.wait_newer(seen)
+            seen = source.version
             self._decide()
 
     def _decide(self) -> None:
