@@ -1,0 +1,99 @@
+"""The grammars of names, as apimachinery's validation has them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_C_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_QUALIFIED: Final = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
+_SEMVER: Final = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(-((0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
+    r"(\+([0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*))?",
+    re.ASCII,
+)
+_QUANTITY: Final = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)([eE][+-]?\d+|Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E)?", re.ASCII)
+_SCALES: Final = {
+    "n": -9,
+    "u": -6,
+    "m": -3,
+    "k": 3,
+    "M": 6,
+    "G": 9,
+    "T": 12,
+    "P": 15,
+    "E": 18,
+}
+
+SUBDOMAIN_RULE: Final = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
+    "and must start and end with an alphanumeric character"
+)
+LABEL_RULE: Final = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
+    "and must start and end with an alphanumeric character"
+)
+
+
+def label(text: str) -> bool:
+    return len(text) <= 63 and _LABEL.fullmatch(text) is not None
+
+
+def subdomain(text: str, longest: int = 253) -> bool:
+    return len(text) <= longest and _SUBDOMAIN.fullmatch(text) is not None
+
+
+def c_identifier(text: str, longest: int = 32) -> bool:
+    return len(text) <= longest and _C_IDENTIFIER.fullmatch(text) is not None
+
+
+def label_key(text: str) -> bool:
+    prefix, slash, name = text.rpartition("/")
+    return (not slash or subdomain(prefix)) and len(name) <= 63 and _QUALIFIED.fullmatch(name) is not None
+
+
+def label_value(text: str) -> bool:
+    return text == "" or (len(text) <= 63 and _QUALIFIED.fullmatch(text) is not None)
+
+
+def semver(text: str) -> bool:
+    return _SEMVER.fullmatch(text) is not None
+
+
+def semver_key(text: str) -> tuple[object, ...]:
+    """Sorts as semver 2.0 says: build metadata does not count, a pre-release comes before its release.
+
+    Raises:
+        ValueError: not a semantic version.
+    """
+    match = _SEMVER.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a semantic version: {text}")
+    major, minor, patch, pre = match[1], match[2], match[3], match[5]
+    parts = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in pre.split(".")] if pre else []
+    return (int(major), int(minor), int(patch), pre is None, parts)
+
+
+def quantity(text: object) -> int:
+    """The value in billionths.
+
+    Raises:
+        ValueError: not a quantity.
+    """
+    match = _QUANTITY.fullmatch(str(text)) if isinstance(text, str | int | float) and not isinstance(text, bool) else None
+    if match is None:
+        raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
+    sign, number, suffix = match.groups()
+    whole, _, fraction = number.partition(".")
+    value, power = int((whole + fraction) or "0"), 9 - len(fraction)
+    if suffix and suffix.endswith("i"):
+        value *= 1024 ** (1 + "KMGTPE".index(suffix[0]))
+    elif suffix in _SCALES:
+        power += _SCALES[suffix]
+    elif suffix:
+        power += int(suffix[1:])
+    value = int(value * 10**power) if power >= 0 else -(-value // 10**-power)
+    return -value if sign == "-" else value
