@@ -1,0 +1,216 @@
+"""The settings file: kinds NodePluginConfiguration and ControllerConfiguration of gpu.intel.com/v1alpha1, decoded strictly.
+
+Flags say what must be known before this file is read; everything else is here, and without a file the defaults are right for most.
+A file that is wrong is refused whole, with the place in it and what is allowed there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from dra.devices import Gpu
+from dra.errors import DriverError
+from dra.names import API_VERSION, DRIVER_NAME, is_bdf
+
+NODE_KIND: Final = "NodePluginConfiguration"
+CONTROLLER_KIND: Final = "ControllerConfiguration"
+MAX_BYTES: Final = 256 * 1024
+"""A hundred times the longest sensible file; what is larger is a mistake in a path."""
+
+_DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,6})s)?(?:(\d{1,6})ms)?")
+
+
+class SettingsInvalid(DriverError):
+    """The administrator's move: the file cannot be used; whatever was in force stays so."""
+
+    reason = "SettingsInvalid"
+
+
+Duration = Annotated[str, msgspec.Meta(description="A length of time as Kubernetes writes it: `500ms`, `10s`, `1m30s`, `2h`.")]
+
+
+class DeviceEvents(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
+    source: Annotated[
+        Literal["kernel", "udev"],
+        msgspec.Meta(description="Where uevents come from: `kernel` works in an ordinary pod; `udev` needs udevd and hostNetwork."),
+    ] = "kernel"
+    rescan_period: Annotated[
+        Duration,
+        msgspec.Meta(description="How often to read the machine without an event: uevents can be lost. 5s to 24h.", examples=["60s"]),
+    ] = "60s"
+
+
+class Logging(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], msgspec.Meta(description="Least severity that is written.", examples=["debug"])
+    ] = "info"
+
+
+class Probes(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
+    port: Annotated[
+        int, msgspec.Meta(ge=0, le=65535, description="TCP port of /healthz, /readyz and /metrics; 0 switches them off.", examples=[9176])
+    ] = 9176
+    address: Annotated[str, msgspec.Meta(description="Address to listen on.", examples=["127.0.0.1"])] = "0.0.0.0"  # noqa: S104  the kubelet probes the pod's address
+
+
+class Selector(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
+    """Which GPUs are meant: all fields given must match."""
+
+    bdf: Annotated[str | None, msgspec.Meta(description="PCI address.", examples=["0000:18:00.0"])] = None
+    pci_id: Annotated[str | None, msgspec.Meta(description="PCI device id.", examples=["0x56c0"])] = None
+    model: Annotated[str | None, msgspec.Meta(description="Model as published.", examples=["Arc A770"])] = None
+    integrated: Annotated[bool | None, msgspec.Meta(description="Integrated GPUs, or all others.", examples=[True])] = None
+
+
+class Publish(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
+    include: Annotated[
+        tuple[Selector, ...],
+        msgspec.Meta(description="GPUs to offer, if any selector matches; empty means all.", examples=[[{"integrated": False}]]),
+    ] = ()
+    exclude: Annotated[
+        tuple[Selector, ...], msgspec.Meta(description="GPUs not to offer, whatever `include` says.", examples=[[{"bdf": "0000:00:02.0"}]])
+    ] = ()
+
+
+class NodePluginConfiguration(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True):
+    api_version: Literal["gpu.intel.com/v1alpha1"] = "gpu.intel.com/v1alpha1"
+    kind: Literal["NodePluginConfiguration"] = "NodePluginConfiguration"
+    device_events: DeviceEvents = DeviceEvents()
+    grace_period: Annotated[
+        Duration,
+        msgspec.Meta(
+            description="How long claims in work are waited for when stopping. 0s to 10m; keep it below the pod's.", examples=["20s"]
+        ),
+    ] = "20s"
+    reconcile_period: Annotated[
+        Duration,
+        msgspec.Meta(description="How often journal, CDI files and hardware are compared without need. 10s to 24h.", examples=["10m"]),
+    ] = "10m"
+    logging: Logging = Logging()
+    probes: Probes = Probes()
+    publish: Publish = Publish()
+
+
+class ControllerConfiguration(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True):
+    api_version: Literal["gpu.intel.com/v1alpha1"] = "gpu.intel.com/v1alpha1"
+    kind: Literal["ControllerConfiguration"] = "ControllerConfiguration"
+    logging: Logging = Logging()
+    probes: Probes = Probes()
+
+
+BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
+    "deviceEvents.rescanPeriod": (5, 86400),  # a scan of 64 GPUs costs 0.1 s of CPU
+    "gracePeriod": (0, 600),  # the kubelet kills a pod after its own grace anyway
+    "reconcilePeriod": (10, 86400),
+}
+"""Seconds allowed for each duration."""
+
+
+def seconds(text: str) -> float:
+    """`1m30s` -> 90.
+
+    Raises:
+        ValueError: it is not a duration.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None or not text:
+        raise ValueError(f"{text!r} is not a duration such as 500ms, 10s or 1m30s")
+    hours, minutes, whole, milli = (int(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + whole + milli / 1000
+
+
+def decode_node(document: object, where: str) -> NodePluginConfiguration:
+    """Check a parsed settings file.
+
+    Args:
+        document: what the YAML says, in plain Python values.
+        where: the file, for messages.
+
+    Raises:
+        SettingsInvalid: one line that names the file, the field and what is allowed.
+    """
+    if not isinstance(document, dict):
+        raise SettingsInvalid(f"{where}: a settings file is a mapping with apiVersion and kind")
+    if document.get("apiVersion") != API_VERSION or document.get("kind") != NODE_KIND:
+        found = f"{document.get('apiVersion')!r} {document.get('kind')!r}"[:120]
+        raise SettingsInvalid(f"{where}: apiVersion and kind are {found}, want {API_VERSION} {NODE_KIND}")
+    try:
+        settings = msgspec.convert(document, NodePluginConfiguration)
+    except msgspec.ValidationError as error:
+        raise SettingsInvalid(f"{where}: {_hinted(str(error))}") from None
+    for field, (least, most) in BOUNDS.items():
+        value = _field(settings, field)
+        try:
+            given = seconds(value)
+        except ValueError as error:
+            raise SettingsInvalid(f"{where}: {error} - at `$.{field}`") from None
+        if not least <= given <= most:
+            raise SettingsInvalid(f"{where}: {value} is out of range, {least:g}s to {most:g}s are allowed - at `$.{field}`")
+    for group in ("include", "exclude"):
+        for index, selector in enumerate(getattr(settings.publish, group)):
+            if (fault := _selector_fault(selector)) is not None:
+                raise SettingsInvalid(f"{where}: {fault} - at `$.publish.{group}[{index}]`")
+    return settings
+
+
+def selects(publish: Publish, gpu: Gpu) -> bool:
+    """Whether the settings want this GPU offered."""
+    included = not publish.include or any(_matches(selector, gpu) for selector in publish.include)
+    return included and not any(_matches(selector, gpu) for selector in publish.exclude)
+
+
+def json_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """JSON schema of a kind, for editors and the reference documentation."""
+    schema = msgspec.json.schema(kind)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"{kind.__name__} ({DRIVER_NAME})"} | schema
+
+
+def _matches(selector: Selector, gpu: Gpu) -> bool:
+    return (
+        selector.bdf in (None, gpu.bdf)
+        and selector.pci_id in (None, gpu.device)
+        and selector.model in (None, gpu.model)
+        and selector.integrated in (None, gpu.integrated)
+    )
+
+
+def _selector_fault(selector: Selector) -> str | None:
+    if selector == Selector():
+        return "a selector that names nothing would match every GPU"
+    if selector.bdf is not None and not is_bdf(selector.bdf):
+        return f"{selector.bdf!r} is not a PCI address such as 0000:18:00.0 (lower case)"
+    if selector.pci_id is not None and not re.fullmatch(r"0x[0-9a-f]{4}", selector.pci_id):
+        return f"{selector.pci_id!r} is not a PCI device id such as 0x56c0 (lower case)"
+    return None
+
+
+def _field(settings: NodePluginConfiguration, path: str) -> str:
+    value: Any = settings
+    for name in path.split("."):
+        value = getattr(value, re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", name))
+    return str(value)
+
+
+def _hinted(text: str) -> str:
+    """msgspec's message, with the field that was probably meant."""
+    match = re.search(r"unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", text)
+    if match is None:
+        return text
+    known = _names_at(match[2] or "")
+    close = difflib.get_close_matches(match[1], known, n=1)
+    return f"{text}; did you mean `{close[0]}`?" if close else f"{text}; known are {', '.join(sorted(known))}"
+
+
+def _names_at(path: str) -> list[str]:
+    kind: Any = NodePluginConfiguration
+    for name in re.sub(r"\[[^]]*\]", "", path).split("."):
+        if name in ("include", "exclude"):
+            kind = Selector
+        elif name:
+            kind = next((field.type for field in msgspec.structs.fields(kind) if field.encode_name == name), kind)
+    return [field.encode_name for field in msgspec.structs.fields(kind)]
