@@ -6,6 +6,7 @@ Each has a contract suite in `tests/contracts` that runs over the real edge and 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -189,14 +190,8 @@ class StateDir(Protocol):
     def list(self) -> list[str]:
         """Names of the regular files, sorted, temporary ones left out."""
 
-    def locked(self) -> LockHeld:
+    def locked(self) -> AbstractContextManager[object]:
         """Context manager: the advisory lock of the directory (flock), shared with another instance of the plugin in a rolling update."""
-
-
-class LockHeld(Protocol):
-    def __enter__(self) -> object: ...
-
-    def __exit__(self, *exc: object) -> None: ...
 
 
 class RunBlocking(Protocol):

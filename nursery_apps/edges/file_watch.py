@@ -51,7 +51,7 @@ class InotifyWatch:
                     wake()
 
     async def file(self, path: str, wake: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Wake when the file at `path` may have changed. A ConfigMap volume swaps a link beside it (`..data`), so its whole directory counts."""
+        """Wake when the file at `path` may have changed; a ConfigMap volume swaps a link beside it, so its whole directory counts."""
         await self.watch(posixpath.dirname(posixpath.abspath(path)), wake, task_status=task_status)
 
 

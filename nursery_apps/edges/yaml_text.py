@@ -10,11 +10,14 @@ from dra.settings import MAX_BYTES, SettingsInvalid
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader (the Python one: the C one cannot be told what to refuse) that refuses what a settings file has no use for: keys said twice, and aliases, with which a few bytes fill all memory."""
+    """Refuses what a settings file has no use for: keys said twice, and aliases, with which a few bytes fill all memory.
+
+    It is the loader written in Python; the C one composes by itself and cannot be told.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:

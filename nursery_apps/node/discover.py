@@ -8,8 +8,8 @@ from dra.devices import Gpu, Inventory
 
 _SHOWN = (
     "bdf", "device", "driver", "model", "family", "kind", "integrated", "memory_bytes", "tiles", "card", "render", "numa", "pcie_root",
-    "max_vfs_usable", "vfs_now", "state", "publishable", "why", "parent", "vf_index", "serial", "driver_version", "link_speed", "link_width",
-    "boot_vga", "iommu_group", "vfio_device",
+    "max_vfs_usable", "vfs_now", "state", "publishable", "why", "parent", "vf_index", "serial", "driver_version", "link_speed",
+    "link_width", "boot_vga", "iommu_group", "vfio_device",
 )  # fmt: skip
 
 

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from functools import partial
 
 import trio
 
-from dra import offer, slices
+from dra import offer, settings, slices
 from dra.devices import Gpu, Inventory
 from dra.ledger import Ledger
 from dra.names import DeviceName, NodeName
+from dra.settings import Publish
 from dra.slices import Desired
 from nursery_apps.latest import Latest
 
 log = logging.getLogger(__name__)
 
-Selection = Callable[[Gpu], bool]
-
 
 class Offering:
     """Owns `desired`. Recomputed whenever one of its sources changes; equal results wake nobody."""
 
-    def __init__(self, node: NodeName, inventory: Latest[Inventory], ledger: Latest[Ledger], selection: Latest[Selection]) -> None:
+    def __init__(self, node: NodeName, inventory: Latest[Inventory], ledger: Latest[Ledger], publish: Latest[Publish]) -> None:
         self._node = node
         self._inventory = inventory
         self._ledger = ledger
-        self._selection = selection
+        self._publish = publish
         self._remembered: dict[DeviceName, Gpu] = {}
         self._made: offer.Offer | None = None
         self.withheld: dict[DeviceName, str] = {}
@@ -38,19 +37,23 @@ class Offering:
         self._decide()
         task_status.started()
         async with trio.open_nursery() as nursery:
-            for source in (self._inventory, self._ledger, self._selection):
+            for source in (self._inventory, self._ledger, self._publish):
                 nursery.start_soon(self._follow, source)
 
-    async def _follow(self, source: Latest[Inventory] | Latest[Ledger] | Latest[Selection]) -> None:
+    async def _follow(self, source: Latest[Inventory] | Latest[Ledger] | Latest[Publish]) -> None:
         seen = -1  # what changed before this task first ran counts too
         while True:
             await source.wait_newer(seen)
             seen = source.version
             self._decide()
 
+    def known(self) -> list[Gpu]:
+        """Every GPU of the machine, and those that are gone but held."""
+        return list((self._remembered | self._inventory.value.by_name()).values())
+
     def _decide(self) -> None:
         inventory, in_use = self._inventory.value, self._ledger.value.in_use()
-        made = offer.offer(inventory, remembered=self._remembered, in_use=in_use, selected=self._selection.value)
+        made = offer.offer(inventory, remembered=self._remembered, in_use=in_use, selected=partial(settings.selects, self._publish.value))
         self._remembered = {
             name: gpu for name, gpu in (self._remembered | inventory.by_name()).items() if name in in_use
         } | inventory.by_name()

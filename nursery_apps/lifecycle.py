@@ -1,0 +1,67 @@
+"""A program's life between exec and exit: signals become events, failures become one readable line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
+
+import trio
+
+log = logging.getLogger(__name__)
+
+OK: Final = 0
+CRASHED: Final = 1
+MISUSED: Final = 2
+"""Exit code for wrong flags or settings: restarting does not help."""
+
+App = Callable[[trio.Event, Callable[[Callable[[], None]], None]], Awaitable[None]]
+"""Runs until the event is set; the second argument takes what SIGHUP is to call."""
+
+
+def run(app: App) -> int:
+    """Run `app` under Trio; SIGTERM and SIGINT ask it to stop, SIGHUP calls what it registered. Returns the exit code."""
+    try:
+        trio.run(_main, app)
+    except BaseException as failure:
+        leaves = list(_leaves(failure))
+        if all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
+            return OK
+        for leaf in leaves:
+            log.critical("stopped by %s: %s", type(leaf).__name__, leaf, exc_info=leaf if _is_ours(leaf) else None)
+        return CRASHED
+    return OK
+
+
+async def _main(app: App) -> None:
+    stop = trio.Event()
+    hang_up: list[Callable[[], None]] = []
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                async for number in signals:
+                    if number == signal.SIGHUP:
+                        for call in hang_up:
+                            call()
+                    elif not stop.is_set():
+                        log.info("%s: stopping", signal.Signals(number).name)
+                        stop.set()
+
+            nursery.start_soon(listen)
+            await app(stop, hang_up.append)
+            nursery.cancel_scope.cancel()
+
+
+def _leaves(failure: BaseException) -> Iterator[BaseException]:
+    if isinstance(failure, BaseExceptionGroup):
+        for inner in failure.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield failure
+
+
+def _is_ours(failure: BaseException) -> bool:
+    """A programming error deserves its traceback; the world's refusals are said in their own words."""
+    return not isinstance(failure, OSError | KeyboardInterrupt)

@@ -1,0 +1,120 @@
+"""Everything the node plugin counts, by name; `docs/reference/metrics.md` is made from it."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from dra.devices import Inventory
+from dra.errors import DriverError
+from dra.ledger import Ledger
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40)
+"""From one file write to just below the kubelet's 45 s."""
+
+
+class Metrics:
+    """One registry of our own, so that nothing foreign slips in."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"intel_gpu_dra_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"intel_gpu_dra_{name}", text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(f"intel_gpu_dra_{name}", text, labels, registry=self.registry, buckets=_SECONDS)
+
+        self._operations = counter(
+            "claim_operations", "Operations on claims, by outcome (ok, or the reason of the error).", "verb", "outcome"
+        )
+        self._operation_seconds = histogram("claim_operation_seconds", "How long operations on claims took, waiting included.", "verb")
+        self._step_seconds = histogram("claim_step_seconds", "How long the steps of operations took: read, device, journal, cdi.", "step")
+        self._claims = gauge("claims", "Claims that this node holds, by stage.", "stage")
+        self._devices = gauge("devices", "GPUs on this node, by state.", "state")
+        self._devices_in_use = gauge("devices_in_use", "GPUs held by claims.")
+        self._scan_seconds = histogram("inventory_scan_seconds", "How long reading the machine took.")
+        self._hung = gauge("hung_scans", "Threads that hang in the kernel while reading the machine.")
+        self._wedged = counter("wedged", "Times a driver said that it gave up on its card.")
+        self._journal_commits = counter("journal_commits", "Groups written to the journal, one sync each.")
+        self._journal_decisions = counter("journal_decisions", "Decisions in those groups.")
+        self._journal_bytes = counter("journal_bytes", "Bytes appended to the journal.")
+        self._journal_seconds = histogram("journal_commit_seconds", "How long a group took, sync included.")
+        self._findings = counter("findings", "Things that were not as they should be and were repaired or reported.", "reason")
+        self._published = gauge("published_devices", "GPUs in this node's ResourceSlices.")
+        self._published_slices = gauge("published_slices", "ResourceSlices of this node.")
+        self._in_sync = gauge("slices_in_sync", "1 if the ResourceSlices are what they should be.")
+        self._withdrawn = gauge("withdrawn_devices", "GPUs withdrawn because the API server does not keep their taint.")
+        self._not_published = gauge("unpublishable_values", "Attributes and the like that the API server would refuse, left out.")
+        self._slice_writes = gauge("slice_writes", "Writes to ResourceSlices since the start.")
+        self._events = gauge("events_written", "Events written since the start.")
+        self._events_dropped = gauge("events_dropped", "Sentences that nobody will read: too many at once, or refused.")
+        self._reloads = counter("reloads", "Settings files read, by result (applied, partly, refused, invalid).", "result")
+        self._registered = gauge("registered", "1 if the kubelet has accepted the driver.")
+
+    def operation(self, verb: str, error: DriverError | None, seconds: float) -> None:
+        self._operations.labels(verb, "ok" if error is None else error.reason).inc()
+        self._operation_seconds.labels(verb).observe(seconds)
+
+    def step(self, step: str, seconds: float) -> None:
+        self._step_seconds.labels(step).observe(seconds)
+
+    def commit(self, decisions: int, size_bytes: int, seconds: float) -> None:
+        self._journal_commits.inc()
+        self._journal_decisions.inc(decisions)
+        self._journal_bytes.inc(size_bytes)
+        self._journal_seconds.observe(seconds)
+
+    def scan(self, seconds: float, hung: int) -> None:
+        self._scan_seconds.observe(seconds)
+        self._hung.set(hung)
+
+    def wedged(self) -> None:
+        self._wedged.inc()
+
+    def finding(self, reason: str) -> None:
+        self._findings.labels(reason).inc()
+
+    def reload(self, result: str) -> None:
+        self._reloads.labels(result).inc()
+
+    def snapshot(
+        self,
+        *,
+        inventory: Inventory,
+        ledger: Ledger,
+        devices: int,
+        slices: int,
+        in_sync: bool,
+        withdrawn: int,
+        not_published: int,
+        slice_writes: int,
+        events: int,
+        events_dropped: int,
+        registered: bool,
+    ) -> bytes:
+        """The exposition text, with the gauges set to what is true right now."""
+        self._devices.clear()
+        for state, count in Tally(gpu.state for gpu in inventory.gpus).items():
+            self._devices.labels(state).set(count)
+        self._claims.clear()
+        for stage, count in Tally(record.stage for record in ledger.records()).items():
+            self._claims.labels(stage).set(count)
+        if ledger.parked:
+            self._claims.labels("parked").set(len(ledger.parked))
+        self._devices_in_use.set(len(ledger.in_use()))
+        self._published.set(devices)
+        self._published_slices.set(slices)
+        self._in_sync.set(in_sync)
+        self._withdrawn.set(withdrawn)
+        self._not_published.set(not_published)
+        self._slice_writes.set(slice_writes)
+        self._events.set(events)
+        self._events_dropped.set(events_dropped)
+        self._registered.set(registered)
+        return generate_latest(self.registry)

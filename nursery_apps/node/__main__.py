@@ -1,0 +1,265 @@
+"""`gpu-node-plugin`: flags to edges to parts to tasks. Nothing here decides anything; what a subcommand alone needs is imported there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import trio
+
+from dra import discovery, journal, settings, settings_plan
+from dra.devices import Inventory
+from dra.errors import DriverError
+from dra.kernel_tree import KernelTree
+from dra.names import DRIVER_NAME, BootId, NodeName
+from dra.settings import NodePluginConfiguration, SettingsInvalid
+from dra.sim_kernel.kernel import SimKernel
+from nursery_apps import lifecycle, log, reload
+from nursery_apps.edges import in_cluster, yaml_text
+from nursery_apps.edges.file_watch import InotifyWatch
+from nursery_apps.edges.grpc_on_trio.server import RpcServer
+from nursery_apps.edges.kernel_tree import RealKernelTree
+from nursery_apps.edges.kube_api import HttpKubeApi
+from nursery_apps.edges.kubeconfig import KubeconfigCredentials, default_path
+from nursery_apps.edges.simulator import SimDeviceEvents, load_machine, serve_control
+from nursery_apps.edges.state_dir import RealStateDir
+from nursery_apps.edges.udev import UdevEvents
+from nursery_apps.node import app, discover
+from nursery_apps.node.parts import Parts
+
+T = TypeVar("T")
+
+VERSION = "0.1.0"
+SIMULATOR_SOCKET = "simulator.sock"
+BOOT_ID = "proc/sys/kernel/random/boot_id"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0 after a clean stop, 1 after a crash, 2 for wrong flags or settings."""
+    options = _parser().parse_args(argv)
+    try:
+        code: int = options.command(options)
+    except DriverError as refusal:
+        print(f"gpu-node-plugin: {refusal}", file=sys.stderr)
+        return lifecycle.MISUSED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpu-node-plugin",
+        description="Node plugin of the Intel GPU driver for Kubernetes Dynamic Resource Allocation. Without a command it runs the daemon.",
+        epilog="Each flag has an environment variable of its name, KUBELET_ROOT for --kubelet-root. All else is in the settings file.",
+    )
+    parser.add_argument("--version", action="version", version=VERSION)
+    parser.set_defaults(command=_run)
+    _machine_flags(parser, os.environ)
+    _node_flags(parser, os.environ)
+    commands = parser.add_subparsers(title="commands", metavar="")
+    found = commands.add_parser("discover", help="print the GPUs of this machine and exit")
+    _machine_flags(found, None)
+    found.add_argument("--json", action="store_true", help="for programs")
+    found.set_defaults(command=_discover)
+    planned = commands.add_parser("plan", help="show what a settings file would change, without applying it")
+    _machine_flags(planned, None)
+    _node_flags(planned, None)
+    planned.set_defaults(command=_plan)
+    return parser
+
+
+def _machine_flags(parser: argparse.ArgumentParser, environ: Mapping[str, str] | None) -> None:
+    """Without an environment there are no defaults: a command's flags must not undo those before it."""
+    group = parser.add_argument_group("the machine")
+    _flag(group, environ, "--sysfs-root", "/sys", "where the host's /sys is mounted")
+    _flag(group, environ, "--dev-root", "/dev", "where the host's /dev is mounted")
+    _flag(group, environ, "--simulate", None, "run on a fake machine instead", metavar="FILE[:MACHINE]")
+
+
+def _node_flags(parser: argparse.ArgumentParser, environ: Mapping[str, str] | None) -> None:
+    group = parser.add_argument_group("the node")
+    _flag(group, environ, "--config", None, "settings file; read again on SIGHUP and when it changes", metavar="FILE")
+    _flag(group, environ, "--kubeconfig", None, "for outside of a cluster; inside, the pod's account is used", metavar="FILE")
+    _flag(group, environ, "--node-name", None, "name of this node's Node object; required", metavar="NAME")
+    _flag(group, environ, "--kubelet-root", "/var/lib/kubelet", "the kubelet's --root-dir")
+    _flag(group, environ, "--cdi-root", "/var/run/cdi", "where CDI files are written")
+    _flag(group, environ, "--log-format", "text", "lines for people (text) or for machines (json)", choices=log.FORMATS)
+
+
+def _flag(
+    group: argparse._ArgumentGroup, environ: Mapping[str, str] | None, name: str, default: str | None, text: str, **more: Any
+) -> None:
+    if environ is None:
+        group.add_argument(name, default=argparse.SUPPRESS, help=text, **more)
+    else:
+        value = environ.get(name.removeprefix("--").replace("-", "_").upper(), default)
+        group.add_argument(name, default=value, help=f"{text} (%(default)s)" if default is not None else text, **more)
+
+
+# --- discover and plan -------------------------------------------------------------------------------------------------------------------
+
+
+def _discover(options: argparse.Namespace) -> int:
+    inventory = _scan(options)
+    if options.json:
+        print(discover.render_json(inventory))
+    else:
+        discover.print_table(inventory)
+    return lifecycle.OK
+
+
+def _scan(options: argparse.Namespace) -> Inventory:
+    tree: KernelTree
+    if options.simulate:
+        document, machine = _document(options.simulate)
+        tree = _or_refuse(options.simulate, lambda: SimKernel.load(document, machine))
+    else:
+        tree = RealKernelTree(options.sysfs_root, options.dev_root)
+        if not tree.exists(discovery.PCI_DEVICES):
+            raise SettingsInvalid(f"{options.sysfs_root}/bus/pci/devices does not exist: is --sysfs-root right?")
+    return discovery.scan(tree)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    if options.config is None:
+        raise SettingsInvalid("plan: which file? Give --config FILE")
+    wanted = _SettingsFile(options.config).read()
+    state = Path(options.kubelet_root) / "plugins" / DRIVER_NAME
+    applied = state / reload.APPLIED_FILE
+    current = NodePluginConfiguration()
+    if applied.exists():
+        current = settings.decode_node(json.loads(applied.read_bytes()), str(applied))
+    else:
+        print(f"({applied} does not exist: comparing with the defaults)", file=sys.stderr)
+    records = state / journal.FILE
+    ledger = journal.read(records.read_bytes() if records.exists() else b"").ledger
+    made = settings_plan.plan(current, wanted, in_use=ledger.in_use(), gpus=_scan(options).gpus)
+    print("\n".join(settings_plan.render(made)))
+    return lifecycle.OK
+
+
+# --- the daemon --------------------------------------------------------------------------------------------------------------------------
+
+
+class _SettingsFile:
+    """Keeps the promise of `nursery_apps.reload.SettingsSource`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def read(self) -> NodePluginConfiguration:
+        try:
+            data = Path(self._path).read_bytes()
+        except OSError as error:
+            raise SettingsInvalid(f"{self._path}: {error.strerror}") from None
+        return settings.decode_node(yaml_text.load(data, self._path), self._path)
+
+    async def watch(self, wake: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        await InotifyWatch().file(self._path, wake, task_status=task_status)
+
+
+async def _in_thread(work: Callable[[], T], /) -> T:
+    return await trio.to_thread.run_sync(work)
+
+
+def _run(options: argparse.Namespace) -> int:
+    log.set_up(options.log_format, "info")
+    if not options.node_name:
+        raise SettingsInvalid("--node-name (or NODE_NAME) is required: in a DaemonSet take it from the downward API, spec.nodeName")
+    source = _SettingsFile(options.config) if options.config else None
+    wanted = source.read() if source is not None else NodePluginConfiguration()
+    log.set_level(wanted.logging.level)
+    document = _document(options.simulate) if options.simulate else None
+    return lifecycle.run(lambda stop, on_hang_up: _daemon(options, wanted, source, document, stop, on_hang_up))
+
+
+async def _daemon(
+    options: argparse.Namespace,
+    wanted: NodePluginConfiguration,
+    source: _SettingsFile | None,
+    document: tuple[object, str | None] | None,
+    stop: trio.Event,
+    on_hang_up: Callable[[Callable[[], None]], None],
+) -> None:
+    state_path = Path(options.kubelet_root) / "plugins" / DRIVER_NAME
+    state, cdi_dir = RealStateDir(str(state_path)), RealStateDir(options.cdi_root, mode=0o755)
+    real = RealKernelTree(options.sysfs_root, options.dev_root)
+    kube = HttpKubeApi(_credentials(options), user_agent=f"intel-gpu-dra/{VERSION}", random=random.random)
+    async with trio.open_nursery() as nursery:
+        tree: KernelTree = real
+        events: SimDeviceEvents | UdevEvents = UdevEvents(wanted.device_events.source)
+        if document is not None:
+            kernel = load_machine(
+                *document,
+                str(state_path),
+                host_boot_id=real.read(BOOT_ID).strip(),
+                fresh_boot_id=lambda: str(uuid.uuid4()),
+                sleep=time.sleep,  # noqa: TID251  the fake kernel takes its time in a worker thread, as a real one does
+            )
+            await nursery.start(serve_control, kernel, str(state_path / SIMULATOR_SOCKET))
+            tree, events = kernel, SimDeviceEvents(kernel)
+        parts = Parts(
+            node=NodeName(options.node_name),
+            boot_id=BootId(tree.read(BOOT_ID).strip()),
+            kubelet_root=options.kubelet_root,
+            pod_uid=os.environ.get("POD_UID"),
+            settings=wanted,
+            source=source,
+            tree=tree,
+            events=events,
+            kube=kube,
+            listener=RpcServer(grace_seconds=settings.seconds(wanted.grace_period)),
+            directory_watch=InotifyWatch(),
+            state=state,
+            cdi_dir=cdi_dir,
+            run_blocking=_in_thread,
+            clock=time.time,
+            random=random.random,
+        )
+        on_hang_up(parts.reloader.hang_up)
+        try:
+            await app.run(parts, stop=stop)
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await kube.aclose()
+            state.close()
+            cdi_dir.close()
+        nursery.cancel_scope.cancel()
+
+
+def _credentials(options: argparse.Namespace) -> KubeconfigCredentials | in_cluster.InClusterCredentials:
+    if options.kubeconfig is None and in_cluster.available(os.environ):
+        return in_cluster.InClusterCredentials(os.environ)
+    return KubeconfigCredentials(options.kubeconfig or default_path(os.environ))
+
+
+def _document(argument: str) -> tuple[object, str | None]:
+    """FILE[:MACHINE] -> the parsed file and the machine's name."""
+    path, machine = argument, None
+    if not Path(path).exists() and ":" in argument:
+        path, _, machine = argument.rpartition(":")
+    try:
+        return msgspec.json.decode(Path(path).read_bytes()), machine
+    except OSError as error:
+        raise SettingsInvalid(f"--simulate {path}: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise SettingsInvalid(f"--simulate {path}: not JSON ({error})") from None
+
+
+def _or_refuse(argument: str, load: Callable[[], T]) -> T:
+    try:
+        return load()
+    except ValueError as error:
+        raise SettingsInvalid(f"--simulate {argument}: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
