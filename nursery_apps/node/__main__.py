@@ -202,7 +202,7 @@ async def _daemon(
                 str(state_path),
                 host_boot_id=real.read(BOOT_ID).strip(),
                 fresh_boot_id=lambda: str(uuid.uuid4()),
-                sleep=time.sleep,  # noqa: TID251  the fake kernel takes its time in a worker thread, as a real one does
+                sleep=time.sleep,
             )
             await nursery.start(serve_control, kernel, str(state_path / SIMULATOR_SOCKET))
             tree, events = kernel, SimDeviceEvents(kernel)
