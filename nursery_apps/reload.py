@@ -63,20 +63,22 @@ class Reloader:
         self._state = state
         self._run_blocking = run_blocking
         self._on_result = on_result
-        self._last_text: str | None = None
+        self._last_text = "\n".join(settings_plan.render(Plan((), current)))
+        """What was said last: a file that is touched, or read again at start, is not news."""
         self._asked = trio.Event()
         self._by_signal = False
 
     def hang_up(self) -> None:
         """SIGHUP came: read the file even if it looks the same."""
         self._by_signal = True
-        self._asked.set()
+        self._wake()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reload whenever asked, until cancelled."""
         async with trio.open_nursery() as nursery:
             if self._source is not None:
-                await nursery.start(self._source.watch, self._asked.set)
+                await nursery.start(self._source.watch, self._wake)
+                self._wake()  # it may have changed between the first reading and the subscription
             await self._remember(self.settings.value)
             task_status.started()
             while True:
@@ -85,6 +87,9 @@ class Reloader:
                 self._asked = trio.Event()
                 by_signal, self._by_signal = self._by_signal, False
                 await self._reload(by_signal)
+
+    def _wake(self) -> None:
+        self._asked.set()
 
     async def _reload(self, by_signal: bool) -> None:
         if self._source is None:
@@ -105,9 +110,11 @@ class Reloader:
         self._last_text = text
         for line in settings_plan.render(made):
             log.info("plan: %s", line)
-        if self.settings.set(made.effective):
-            await self._remember(made.effective)
+        changed = self.settings.set(made.effective)
+        # Told before the next checkpoint: a claim prepared meanwhile would make the plan's "nobody uses it" untrue.
         self._on_result(Result(_outcome(made), tuple(settings_plan.render(made))))
+        if changed:
+            await self._remember(made.effective)
 
     async def _remember(self, settings: NodePluginConfiguration) -> None:
         data = msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n"
