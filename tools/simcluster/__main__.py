@@ -1,0 +1,84 @@
+"""`python -m tools.simcluster --root DIR`: a control plane and a node for a driver that is run by hand beside it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import time
+
+import trio
+
+from tools.simcluster import releases
+from tools.simcluster.cluster import SimCluster
+from tools.simcluster.kubelet import Timing
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.simcluster", description=__doc__)
+    parser.add_argument("--root", help="directory for kubelet root, CDI files and kubeconfig (default: a temporary one)")
+    parser.add_argument(
+        "--kubernetes",
+        default="1.34",
+        metavar="1.NN",
+        help=f"1.{releases.OLDEST} to 1.{releases.NEWEST} (default %(default)s)",
+    )
+    parser.add_argument("--node", default="node1", help="name of the node (default %(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="of the API server (default: any free one)")
+    parser.add_argument("--tls", action="store_true", help="serve HTTPS with a throw-away authority")
+    parser.add_argument("--gate", action="append", default=[], metavar="NAME=true|false", help="feature gate, may be repeated")
+    parser.add_argument("--runtime-config", action="append", default=[], metavar="VERSION", help="also serve resource.k8s.io/VERSION")
+    parser.add_argument("--kubeconfig-out", metavar="FILE", help="write the kubeconfig here too")
+    parser.add_argument(
+        "--retry-seconds", type=float, default=Timing().prepare_again, help="after a prepare that failed (default %(default)s)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="also log every request")
+    return parser.parse_args(argv)
+
+
+async def run(options: argparse.Namespace, root: str) -> None:
+    began = time.monotonic()
+
+    def log(line: str) -> None:
+        print(f"{time.monotonic() - began:9.3f}  {line}", flush=True)
+
+    gates = {name: value == "true" for name, _, value in (gate.partition("=") for gate in options.gate)}
+    cluster = SimCluster(
+        root,
+        kubernetes=options.kubernetes,
+        node=options.node,
+        gates=gates,
+        runtime_config=tuple(options.runtime_config),
+        port=options.port,
+        tls=options.tls,
+        timing=Timing(prepare_again=options.retry_seconds),
+        log=log,
+    )
+    if options.verbose:
+        cluster.http.log = log
+    async with trio.open_nursery() as nursery:
+        await nursery.start(cluster.run)
+        if options.kubeconfig_out:
+            shutil.copyfile(cluster.kubeconfig_path, options.kubeconfig_out)
+        log(f"kubeconfig      {options.kubeconfig_out or cluster.kubeconfig_path}")
+        log(f"kubelet root    {cluster.layout.kubelet}")
+        log(f"CDI directory   {cluster.layout.cdi}")
+        log(f"node            {cluster.node}")
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+
+
+def main() -> None:
+    options = arguments(sys.argv[1:])
+    with tempfile.TemporaryDirectory(prefix="simcluster-") as temporary:
+        try:
+            trio.run(run, options, options.root or temporary)
+        except* ValueError as errors:
+            sys.exit(f"simcluster: {errors.exceptions[0]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Events (core v1) that the control plane itself writes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tools.simcluster.kinds import EVENT, Json
+from tools.simcluster.registry import Registry
+
+MESSAGE: Final = 1024
+"""Longer ones the kubelet's recorder cuts."""
+
+
+def say(registry: Registry, about: Json, type_: str, reason: str, message: str, component: str, *, kind: str = "Pod") -> None:
+    """Write an event, or count the same one up."""
+    metadata, now = about["metadata"], registry.timestamp()
+    namespace, message = metadata.get("namespace", "default"), message[:MESSAGE]
+    for old in registry.store.all(EVENT, namespace):
+        if (old["involvedObject"].get("uid"), old.get("reason"), old.get("message")) == (metadata["uid"], reason, message):
+            registry.amend(EVENT, old, lambda body: body.update(count=body.get("count", 1) + 1, lastTimestamp=now))
+            return
+    registry.create(
+        EVENT,
+        {
+            "metadata": {"generateName": f"{metadata['name']}."},
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": kind,
+                "name": metadata["name"],
+                "namespace": metadata.get("namespace", ""),
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            },
+            "type": type_,
+            "reason": reason,
+            "message": message,
+            "source": {"component": component},
+            "reportingComponent": component,
+            "reportingInstance": "",
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        },
+        namespace,
+    )

@@ -1,0 +1,128 @@
+"""Which devices the pools in the cluster offer: the newest generation of each, whether it is complete, and what counts it has left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from tools.simcluster import expressions, names
+from tools.simcluster.kinds import Json
+from tools.simcluster.releases import Release
+
+Id = tuple[str, str, str]
+"""Driver, pool, device."""
+
+
+class Candidate(msgspec.Struct):
+    id: Id
+    device: Json
+    variable: dict[str, Any]
+    """`device` in CEL."""
+    taints: list[Json]
+    node: str
+    """Name of the only node it can be used on, empty for any."""
+
+    def attribute(self, name: str) -> Any:
+        """An attribute by its full name, as a value that compares; None if there is none."""
+        domain, _, short = name.rpartition("/")
+        value = self.variable["attributes"].get(domain or self.id[0], {}).get(short)
+        return getattr(value, "text", value)
+
+
+class Pool(msgspec.Struct):
+    driver: str
+    name: str
+    complete: bool
+    fault: str
+    """Why it is invalid, or empty."""
+    candidates: list[Candidate]
+    counters: dict[str, dict[str, int]]
+    """Counter set -> counter -> what there is in all."""
+
+
+def gather(slices: Iterable[Json], node: str, taint_rules: Iterable[Json], release: Release) -> list[Pool]:
+    """The pools as the scheduler sees them for this node.
+
+    Before 1.35 only slices that match the node count towards completeness, and an incomplete pool still offers what is visible.
+    """
+    by_pool: dict[tuple[str, str], list[Json]] = {}
+    for each in slices:
+        spec = each["spec"]
+        if release.minor >= 35 or _matches(spec, node):
+            by_pool.setdefault((spec["driver"], spec["pool"]["name"]), []).append(each)
+    rules = list(taint_rules) if release.has("DRADeviceTaintRules") else []
+    pools = []
+    order = sorted(by_pool) if release.minor >= 36 else list(by_pool)
+    for driver, name in order:
+        found = by_pool[driver, name]
+        newest = max(each["spec"]["pool"].get("generation", 0) for each in found)
+        current = [each for each in found if each["spec"]["pool"].get("generation", 0) == newest]
+        current.sort(key=lambda each: str(each["metadata"]["name"]))
+        complete = all(each["spec"]["pool"]["resourceSliceCount"] == len(current) for each in current)
+        counters = {
+            entry["name"]: {key: names.quantity(value["value"]) for key, value in entry["counters"].items()}
+            for each in current
+            for entry in each["spec"].get("sharedCounters") or ()
+        }
+        devices = [(each["spec"], device) for each in current for device in each["spec"].get("devices") or ()]
+        pool = Pool(driver, name, complete, _fault(devices, counters, release), [], counters)
+        for spec, device in devices:
+            if _matches(device if spec.get("perDeviceNodeSelection") else spec, node):
+                pool.candidates.append(_candidate(driver, name, spec, device, rules, release))
+        pools.append(pool)
+    return pools
+
+
+def _fault(devices: list[tuple[Json, Json]], counters: dict[str, dict[str, int]], release: Release) -> str:
+    seen: set[str] = set()
+    for _, device in devices:
+        if device["name"] in seen and release.minor >= 32:
+            return f"duplicate device name {device['name']}"
+        seen.add(device["name"])
+        for use in device.get("consumesCounters") or ():
+            if use["counterSet"] not in counters and release.minor >= 35:
+                return f"device {device['name']} consumes an unknown counter set {use['counterSet']}"
+    return ""
+
+
+def _candidate(driver: str, pool: str, spec: Json, device: Json, rules: list[Json], release: Release) -> Candidate:
+    taints = list(device.get("taints") or ()) if release.has("DRADeviceTaints") else []
+    for rule in rules:
+        chosen = rule["spec"].get("deviceSelector") or {}
+        if all(chosen.get(key, value) == value for key, value in (("driver", driver), ("pool", pool), ("device", device["name"]))):
+            taints.append(rule["spec"]["taint"])
+    node = spec.get("nodeName") or device.get("nodeName") or ""
+    return Candidate((driver, pool, device["name"]), device, expressions.device_variable(driver, device), taints, node)
+
+
+def selects(selector: Json, node: str) -> bool:
+    """Whether a NodeSelector admits the node."""
+    return any(_term_matches(term, node) for term in selector.get("nodeSelectorTerms") or ())
+
+
+def _matches(scope: Json, node: str) -> bool:
+    if scope.get("allNodes") or scope.get("perDeviceNodeSelection"):
+        return True
+    if scope.get("nodeName"):
+        return bool(scope["nodeName"] == node)
+
+    return selects(scope.get("nodeSelector") or {}, node)
+
+
+def _term_matches(term: Json, node: str) -> bool:
+    """Node labels other than the hostname are not known here: a cluster has one node, and its labels are its name."""
+    known = {"metadata.name": node, "kubernetes.io/hostname": node}
+    for each in (*(term.get("matchFields") or ()), *(term.get("matchExpressions") or ())):
+        is_in = known.get(each["key"]) in (each.get("values") or ())
+        match each["operator"]:
+            case "In" if not is_in:
+                return False
+            case "NotIn" if is_in:
+                return False
+            case "Exists" if each["key"] not in known:
+                return False
+            case "DoesNotExist" if each["key"] in known:
+                return False
+    return True
