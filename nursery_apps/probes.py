@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -14,11 +15,14 @@ log = logging.getLogger(__name__)
 HEADER_BYTES: Final = 8 * 1024
 """A probe's request has 200; what is longer is not one."""
 REQUEST_SECONDS: Final = 10.0
-"""Longest time between a connection's opening and its request, and for the answer to leave; the kubelet's probes give up after 1 s."""
-IDLE_SECONDS: Final = 90.0
-"""A scraper keeps its connection; a minute is the usual interval."""
+"""From a connection's opening until its answer has left; the kubelet's probes give up after 1 s."""
 CONNECTIONS: Final = 16
-"""A kubelet, two scrapers and a person; more wait in the backlog."""
+"""A kubelet, two scrapers and a person; more wait in the backlog. Each serves one request, so that nobody who keeps a connection can
+hold up the kubelet's probe, whose failure restarts the driver."""
+EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+"""What accept(2) answers when descriptors or memory have run out, which passes; `trio.serve_listeners` waits for the same ones."""
+EXHAUSTED_SECONDS: Final = 0.1
+"""Between two tries then: the socket stays readable, so there is no event to wait for."""
 
 Check = Callable[[], str | None]
 """None if all is well, else a sentence that says what is not."""
@@ -44,47 +48,29 @@ class Probes:
         """
         listeners = await trio.open_tcp_listeners(port, host=address)
         async with trio.open_nursery() as nursery:
-            limit = trio.CapacityLimiter(CONNECTIONS)
+            free = trio.Semaphore(CONNECTIONS)
             for listener in listeners:
-                nursery.start_soon(self._accept, listener, limit, nursery)
+                nursery.start_soon(self._accept, listener, free, nursery)
             task_status.started(listeners[0].socket.getsockname()[1])
 
-    async def _accept(self, listener: trio.SocketListener, limit: trio.CapacityLimiter, nursery: trio.Nursery) -> None:
+    async def _accept(self, listener: trio.SocketListener, free: trio.Semaphore, nursery: trio.Nursery) -> None:
         async with listener:
             while True:
-                token = object()
-                await limit.acquire_on_behalf_of(token)
-                try:
-                    stream = await listener.accept()
-                except BaseException:
-                    limit.release_on_behalf_of(token)
-                    raise
-                nursery.start_soon(self._connection, stream, limit, token)
+                await free.acquire()
+                nursery.start_soon(self._connection, await _accepted(listener), free)
 
-    async def _connection(self, stream: trio.SocketStream, limit: trio.CapacityLimiter, token: object) -> None:
+    async def _connection(self, stream: trio.SocketStream, free: trio.Semaphore) -> None:
         try:
             async with stream:
-                await self._converse(stream)
+                with trio.move_on_after(REQUEST_SECONDS):
+                    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
+                    request = await _next_request(connection, stream)
+                    if request is not None:
+                        await stream.send_all(self._answer(connection, request))
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError) as error:
-            log.debug("a connection ended: %r", error)
+            log.debug("a connection to the probes ended: %r", error)
         finally:
-            limit.release_on_behalf_of(token)
-
-    async def _converse(self, stream: trio.SocketStream) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
-        patience = REQUEST_SECONDS
-        while True:
-            request: h11.Request | None = None
-            with trio.move_on_after(patience) as waiting:
-                request = await _next_request(connection, stream)
-            if request is None or waiting.cancelled_caught:
-                return
-            with trio.move_on_after(REQUEST_SECONDS) as answering:
-                await stream.send_all(self._answer(connection, request))
-            if answering.cancelled_caught or connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
-                return
-            connection.start_next_cycle()
-            patience = IDLE_SECONDS
+            free.release()
 
     def _answer(self, connection: h11.Connection, request: h11.Request) -> bytes:
         page = self._pages.get(request.target.decode("ascii", "replace").partition("?")[0])
@@ -94,11 +80,23 @@ class Probes:
             status, kind, body = 404, "text/plain", b"/healthz, /readyz and /metrics are served\n"
         else:
             status, kind, body = page()
-        headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
+        headers = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Connection", "close")]
         data = connection.send(h11.Response(status_code=status, headers=headers))
         if request.method != b"HEAD":
             data += connection.send(h11.Data(data=body))
         return data + connection.send(h11.EndOfMessage())
+
+
+async def _accepted(listener: trio.SocketListener) -> trio.SocketStream:
+    """The next connection, however long descriptors are short."""
+    while True:
+        try:
+            return await listener.accept()
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            log.error("cannot take a connection to the probes: %s; trying again", error.strerror)
+        await trio.sleep(EXHAUSTED_SECONDS)
 
 
 async def _next_request(connection: h11.Connection, stream: trio.SocketStream) -> h11.Request | None:
