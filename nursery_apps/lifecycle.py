@@ -9,6 +9,9 @@ from typing import Final
 
 import trio
 
+from dra.errors import DriverError
+from dra.settings import SettingsInvalid
+
 log = logging.getLogger(__name__)
 
 OK: Final = 0
@@ -29,8 +32,8 @@ def run(app: App) -> int:
         if all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
             return OK
         for leaf in leaves:
-            log.critical("stopped by %s: %s", type(leaf).__name__, leaf, exc_info=leaf if _is_ours(leaf) else None)
-        return CRASHED
+            log.critical("stopped by %s: %s", type(leaf).__name__, leaf, exc_info=leaf if _is_a_bug(leaf) else None)
+        return MISUSED if all(isinstance(leaf, SettingsInvalid) for leaf in leaves) else CRASHED
     return OK
 
 
@@ -62,6 +65,6 @@ def _leaves(failure: BaseException) -> Iterator[BaseException]:
         yield failure
 
 
-def _is_ours(failure: BaseException) -> bool:
-    """A programming error deserves its traceback; the world's refusals are said in their own words."""
-    return not isinstance(failure, OSError | KeyboardInterrupt)
+def _is_a_bug(failure: BaseException) -> bool:
+    """A programming error deserves its traceback; what the world or the driver refused is said in its own words."""
+    return not isinstance(failure, OSError | DriverError | KeyboardInterrupt)
