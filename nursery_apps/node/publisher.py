@@ -27,8 +27,9 @@ from nursery_apps.seams import ApiError, Forbidden, Invalid, KubeApi, NotFound, 
 
 log = logging.getLogger(__name__)
 
-BATCH_SECONDS: Final = 1.0
-"""A change after a quiet time is written at once; those that follow within a second of it are written together."""
+BATCH_SECONDS: Final = 0.25
+"""A change after a quiet time is written at once; those that follow within so long are written together: a chassis of cards that comes up
+over ten seconds costs forty writes at most."""
 QUIET_SECONDS: Final = 60.0
 """After so long without a write the next repair is quick again."""
 FIGHT_AT_MOST_SECONDS: Final = 30.0

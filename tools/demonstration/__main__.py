@@ -13,7 +13,8 @@ from rich.table import Table
 
 from tools.demonstration.stage import ROOT, NotAsExpected, Stage, on_stage, short_directory, wait_for
 
-SETTINGS = "apiVersion: gpu.intel.com/v1alpha1\nkind: NodePluginConfiguration\n"
+SETTINGS = "apiVersion: gpu.intel.com/v1alpha1\nkind: NodePluginConfiguration\nprobes:\n  port: 0\n"
+NEW_CARD = "0000:c1:00.0"
 console = Console(emoji=False, highlight=False)
 
 
@@ -35,7 +36,7 @@ def main() -> int:
         console.print(f"The plugin's last words ({directory}/plugin.log):", style="dim")
         log = directory / "plugin.log"
         for line in log.read_text().splitlines()[-15:] if log.exists() else ():
-            console.print("  " + line, style="dim", markup=False)
+            console.print("  " + line, style="dim", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -53,6 +54,8 @@ def tell(stage: Stage, options: argparse.Namespace) -> None:
     stage.start_plugin()
     devices = wait_for("ResourceSlices", lambda: stage.devices() or None)
     say(f"published {len(devices)} GPUs {1000 * (time.monotonic() - begun):.0f} ms after its start")
+    wait_for("the kubelet to accept the plugin", lambda: stage.registrations() or None)
+    say(f"registered with the kubelet after {1000 * (time.monotonic() - begun):.0f} ms")
     show(devices)
     if len(devices) < 4:
         raise NotAsExpected(f"{options.machine} offers {len(devices)} GPUs, the story needs 4")
@@ -79,27 +82,28 @@ def tell(stage: Stage, options: argparse.Namespace) -> None:
     stage.simulate("unplug", bdf=bdf)
     wait_for(f"{free} to leave the slices", lambda: free not in stage.devices())
     say(f"unplugged {bdf}: gone from the slices after {1000 * (time.monotonic() - begun):.0f} ms")
+    time.sleep(1)  # a person does not swap cards faster
     begun = time.monotonic()
-    stage.simulate("plug", bdf=bdf)
-    wait_for(f"{free} to come back", lambda: free in stage.devices())
-    say(f"plugged in again: published after {1000 * (time.monotonic() - begun):.0f} ms")
+    stage.simulate("plug", bdf=NEW_CARD, like=bdf)
+    new = wait_for("the new card", lambda: next((name for name in stage.devices() if name not in devices), None))
+    say(f"plugged in a new card at {NEW_CARD}: {new} is published after {1000 * (time.monotonic() - begun):.0f} ms")
 
     chapter("Settings change: SIGHUP shows the plan, and what a pod uses is not taken away")
     used = next(name for name in devices if in_use(stage, name))
     used_bdf = devices[used]["attributes"]["resource.kubernetes.io/pciBusID"]["string"]
     reload(stage, f"publish:\n  exclude:\n  - bdf: '{used_bdf}'\n", "refused")
     expect(used in stage.devices(), f"{used} is in use and still published")
-    reload(stage, f"publish:\n  exclude:\n  - bdf: '{bdf}'\n", "apply")
-    wait_for(f"{free} to be withdrawn", lambda: free not in stage.devices())
-    say(f"{free} is excluded now")
+    reload(stage, f"publish:\n  exclude:\n  - bdf: '{NEW_CARD}'\n", "apply")
+    wait_for(f"{new} to be withdrawn", lambda: new not in stage.devices())
+    say(f"{new} is withdrawn")
     reload(stage, "", "apply")
-    wait_for(f"{free} to be offered again", lambda: free in stage.devices())
+    wait_for(f"{new} to be offered again", lambda: new in stage.devices())
+    say(f"{new} is offered again")
 
     chapter("The plugin is killed in the middle of a prepare")
-    stage.api("POST", "/simcluster/faults", {"matchPath": "/resourceclaims/", "slowSeconds": 1.5, "times": 1})
-    asked = marks(stage, "prepare")
+    stage.slow_down_claims(1.5)
     stage.create_pod("third", cel)
-    wait_for("the kubelet to ask for the third claim", lambda: marks(stage, "prepare") > asked or None, 30)
+    wait_for("the plugin to read the third claim", lambda: not stage.is_slowed_down())
     stage.kill_plugin()
     say("killed (SIGKILL) while the claim was being read")
     stage.start_plugin()
@@ -124,13 +128,13 @@ def chapter(title: str) -> None:
 
 
 def say(text: str, style: str = "") -> None:
-    console.print("  " + text, style=style, markup=False)
+    console.print("  " + text, style=style, markup=False, soft_wrap=True)
 
 
 def expect(happened: bool, what: str) -> None:
     if not happened:
         raise NotAsExpected(f"not true: {what}")
-    console.print(f"  [green]✓[/] {what}")
+    console.print(f"  [green]✓[/] {what.rstrip()}")
 
 
 def show(devices: dict[str, Any]) -> None:
@@ -173,10 +177,6 @@ def reload(stage: Stage, more: str, verdict: str) -> None:
         lambda: [line for line in stage.plugin_log.read_text().splitlines()[before:] if verdict in line] or None,
     )
     say(f"plan: {lines[0].partition('plan: ')[2] or lines[0]}")
-
-
-def marks(stage: Stage, word: str) -> int:
-    return stage.api("GET", "/simcluster/kubelet")["calls"].get(word, 0)
 
 
 def keep(stage: Stage) -> None:

@@ -32,13 +32,13 @@ class Stage:
     def __init__(self, directory: Path, machine: str) -> None:
         self.directory = directory
         self.machine = machine
-        self.kubelet_root = directory / "k"
-        self.cdi_root = directory / "cdi"
+        self.kubelet_root = directory / "kubelet"
+        self.cdi_root = directory / "run" / "cdi"
         self.settings = directory / "settings.yaml"
         self.plugin_log = directory / "plugin.log"
         self.url = ""
         self.kubeconfig = ""
-        self._control_plane: subprocess.Popen[str] | None = None
+        self._control_plane: subprocess.Popen[bytes] | None = None
         self._plugin: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,14 +47,14 @@ class Stage:
 
     def start_control_plane(self, kubernetes: str) -> None:
         command = [sys.executable, "-m", "tools.simcluster", "--root", str(self.directory), "--kubernetes", kubernetes, "--node", NODE]
-        command += ["--kubelet-root", str(self.kubelet_root), "--cdi-root", str(self.cdi_root)]
-        log = (self.directory / "control-plane.log").open("wb")
-        self._control_plane = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self._control_plane.stdout is not None
-        line = self._control_plane.stdout.readline().split()
-        if line[:1] != ["ready"]:
-            raise NotAsExpected(f"the control plane did not start: see {log.name}")
-        _, self.url, self.kubeconfig = line
+        command += ["--retry-seconds", "3"]  # the real kubelet takes some 80 s, which nobody wants to watch
+        log = self.directory / "control-plane.log"
+        with log.open("wb") as out:
+            self._control_plane = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
+        self.kubeconfig = str(self.directory / "kubeconfig")
+        line = wait_for("the control plane", lambda: next((line for line in log.read_text().splitlines() if " at http" in line), None))
+        self.url = line.rpartition(" at ")[2]
+        wait_for("the Node object", lambda: self.api("GET", f"/api/v1/nodes/{NODE}"))
 
     def start_plugin(self) -> None:
         command = [str(Path(sys.executable).parent / "gpu-node-plugin"), "--simulate", self.machine, "--node-name", NODE]
@@ -62,6 +62,10 @@ class Stage:
         command += ["--config", str(self.settings)]
         with self.plugin_log.open("ab") as log:
             self._plugin = subprocess.Popen(command, cwd=self.directory, stdout=log, stderr=log)
+
+    def registrations(self) -> int:
+        """How often the kubelet has accepted the plugin."""
+        return self.plugin_log.read_text().count("registered with the kubelet")
 
     def kill_plugin(self) -> None:
         assert self._plugin is not None
@@ -136,8 +140,18 @@ class Stage:
 
     def nodes_of(self, name: str) -> list[str]:
         """Device nodes that the pod's container was given."""
-        injected = json.loads(self.pod(name)["metadata"]["annotations"]["simcluster/devices"])
-        return sorted({node["path"] for container in injected.values() for node in container["deviceNodes"]})
+        injected = json.loads(self.pod(name)["metadata"]["annotations"]["simcluster/injected"])
+        paths = {node["path"] for container in injected.values() for node in container["device_nodes"]}
+        return sorted(path for path in paths if "by-path" not in path)
+
+    def slow_down_claims(self, seconds: float) -> None:
+        """The plugin's next read of a claim takes so long."""
+        fault = {"verbs": ["get"], "resources": ["resourceclaims"], "user_agent": "intel-gpu-dra", "times": 1, "delay_seconds": seconds}
+        self.api("POST", "/simcluster/faults", fault)
+
+    def is_slowed_down(self) -> bool:
+        """Whether that read is still to come."""
+        return bool(self.api("GET", "/simcluster/faults")["faults"])
 
 
 def wait_for(what: str, look: Callable[[], T | None], seconds: float = 20) -> T:
