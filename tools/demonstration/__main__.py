@@ -77,14 +77,14 @@ def tell(stage: Stage, options: argparse.Namespace) -> None:
 
     chapter("A GPU is unplugged, another plugged in, live")
     free = next(name for name in reversed(list(devices)) if not in_use(stage, name))
-    bdf = devices[free]["attributes"]["resource.kubernetes.io/pciBusID"]["string"]
+    bdf, first_bdf = (devices[name]["attributes"]["resource.kubernetes.io/pciBusID"]["string"] for name in (free, next(iter(devices))))
     begun = time.monotonic()
     stage.simulate("unplug", bdf=bdf)
     wait_for(f"{free} to leave the slices", lambda: free not in stage.devices())
     say(f"unplugged {bdf}: gone from the slices after {1000 * (time.monotonic() - begun):.0f} ms")
     time.sleep(1)  # a person does not swap cards faster
     begun = time.monotonic()
-    stage.simulate("plug", bdf=NEW_CARD, like=bdf)
+    stage.simulate("plug", bdf=NEW_CARD, like=first_bdf)
     new = wait_for("the new card", lambda: next((name for name in stage.devices() if name not in devices), None))
     say(f"plugged in a new card at {NEW_CARD}: {new} is published after {1000 * (time.monotonic() - begun):.0f} ms")
 
