@@ -7,7 +7,9 @@ A file that is wrong is refused whole, with the place in it and what is allowed 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
+import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -22,7 +24,10 @@ CONTROLLER_KIND: Final = "ControllerConfiguration"
 MAX_BYTES: Final = 256 * 1024
 """A hundred times the longest sensible file; what is larger is a mistake in a path."""
 
-_DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,6})s)?(?:(\d{1,6})ms)?")
+_LONGEST_LINE: Final = 300
+"""Characters of a message that quotes the file; it goes into an Event, too, which holds 1024."""
+
+_DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,6})s)?(?:(\d{1,6})ms)?", re.ASCII)
 
 
 class SettingsInvalid(DriverError):
@@ -55,7 +60,9 @@ class Probes(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=
     port: Annotated[
         int, msgspec.Meta(ge=0, le=65535, description="TCP port of /healthz, /readyz and /metrics; 0 switches them off.", examples=[9176])
     ] = 9176
-    address: Annotated[str, msgspec.Meta(description="Address to listen on.", examples=["127.0.0.1"])] = "0.0.0.0"  # noqa: S104  the kubelet probes the pod's address
+    address: Annotated[
+        str, msgspec.Meta(description="IP address to listen on; empty means all, IPv4 and IPv6.", examples=["127.0.0.1"])
+    ] = ""
 
 
 class Selector(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
@@ -151,6 +158,10 @@ def decode_node(document: object, where: str) -> NodePluginConfiguration:
             raise SettingsInvalid(f"{where}: {error} - at `$.{field}`") from None
         if not least <= given <= most:
             raise SettingsInvalid(f"{where}: {value} is out of range, {least:g}s to {most:g}s are allowed - at `$.{field}`")
+    try:
+        ipaddress.ip_address(settings.probes.address or "::")
+    except ValueError:
+        raise SettingsInvalid(f"{where}: {settings.probes.address[:60]!r} is not an IP address - at `$.probes.address`") from None
     for group in ("include", "exclude"):
         for index, selector in enumerate(getattr(settings.publish, group)):
             if (fault := _selector_fault(selector)) is not None:
@@ -197,20 +208,26 @@ def _field(settings: NodePluginConfiguration, path: str) -> str:
 
 
 def _hinted(text: str) -> str:
-    """msgspec's message, with the field that was probably meant."""
-    match = re.search(r"unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", text)
-    if match is None:
-        return text
-    known = _names_at(match[2] or "")
-    close = difflib.get_close_matches(match[1], known, n=1)
-    return f"{text}; did you mean `{close[0]}`?" if close else f"{text}; known are {', '.join(sorted(known))}"
+    """msgspec's message on one line of bearable length, with what is allowed in that place."""
+    if (match := re.search(r"unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", text)) is not None:
+        known = sorted(field.encode_name for field in msgspec.structs.fields(_kind_at(match[2] or "")))
+        close = difflib.get_close_matches(match[1], known, n=1)
+        hint = f"; did you mean `{close[0]}`?" if close else f"; known are {', '.join(known)}"
+    elif (match := re.search(r"Invalid enum value .* - at `\$\.?(?:([^`]*)\.)?([^`.]*)`", text, re.DOTALL)) is not None:
+        allowed = next(field.type for field in msgspec.structs.fields(_kind_at(match[1] or "")) if field.encode_name == match[2])
+        hint = f"; allowed are {', '.join(typing.get_args(typing.get_args(allowed)[0]))}"
+    else:
+        hint = ""
+    line = " ".join(text.split())
+    return (line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}...") + hint
 
 
-def _names_at(path: str) -> list[str]:
+def _kind_at(path: str) -> Any:
+    """The struct at a dotted path of camelCase names, list indexes left out."""
     kind: Any = NodePluginConfiguration
     for name in re.sub(r"\[[^]]*\]", "", path).split("."):
         if name in ("include", "exclude"):
             kind = Selector
         elif name:
-            kind = next((field.type for field in msgspec.structs.fields(kind) if field.encode_name == name), kind)
-    return [field.encode_name for field in msgspec.structs.fields(kind)]
+            kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name)
+    return kind

@@ -41,12 +41,14 @@ class Probes:
         }
 
     async def serve(self, address: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; `started` with the port. Port 0 of the settings means off and never gets here; here it means any.
+        """Serve until cancelled; `started` with the port.
+
+        An empty address means all of both families. Port 0 of the settings means off and never gets here; here it means any.
 
         Raises:
             OSError: the port cannot be bound.
         """
-        listeners = await trio.open_tcp_listeners(port, host=address)
+        listeners = await trio.open_tcp_listeners(port, host=address or None)
         async with trio.open_nursery() as nursery:
             free = trio.Semaphore(CONNECTIONS)
             for listener in listeners:

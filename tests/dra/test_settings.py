@@ -41,7 +41,12 @@ def test_fields_are_read() -> None:
         (HEAD | {"logging": {"levle": "info"}}, "unknown field `levle` - at `$.logging`; did you mean `level`?"),
         (HEAD | {"publish": {"include": [{"pciID": "0x56c0"}]}}, "did you mean `pciId`?"),
         (HEAD | {"probes": {"port": 70000}}, "Expected `int` <= 65535 - at `$.probes.port`"),
-        (HEAD | {"deviceEvents": {"source": "netlink"}}, "Invalid enum value 'netlink' - at `$.deviceEvents.source`"),
+        (HEAD | {"deviceEvents": {"source": "netlink"}}, "'netlink' - at `$.deviceEvents.source`; allowed are kernel, udev"),
+        (HEAD | {"logging": {"level": "loud\nER"}}, "at `$.logging.level`; allowed are debug, info, warning, error"),
+        (HEAD | {"a\nb": 1}, "unknown field `a b`; known are apiVersion, "),
+        (HEAD | {"x" * 5000: 1}, "xxx...; known are apiVersion, "),
+        (HEAD | {"probes": {"address": "localhost"}}, "'localhost' is not an IP address - at `$.probes.address`"),
+        (HEAD | {"publish": {"include": "all"}}, "Expected `array`, got `str` - at `$.publish.include`"),
         (HEAD | {"gracePeriod": "soon"}, "'soon' is not a duration such as 500ms, 10s or 1m30s - at `$.gracePeriod`"),
         (HEAD | {"gracePeriod": "1h"}, "1h is out of range, 0s to 600s are allowed - at `$.gracePeriod`"),
         (HEAD | {"publish": {"exclude": [{}]}}, "would match every GPU - at `$.publish.exclude[0]`"),
@@ -77,7 +82,7 @@ def test_durations(text: str, value: float) -> None:
     assert settings.seconds(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "10", "s", "-1s", "1d", "1s1m", " 1s"])
+@pytest.mark.parametrize("text", ["", "10", "s", "-1s", "1d", "1s1m", " 1s", "１s"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         settings.seconds(text)

@@ -75,6 +75,12 @@ async def test_other_paths_and_methods(node: Node) -> None:
     assert await node.get("/healthz", "HEAD") == (200, "")
 
 
+async def test_without_an_address_every_one_is_served(nursery: trio.Nursery) -> None:
+    everywhere = Node()
+    everywhere.port = await nursery.start(everywhere.probes.serve, "", 0)
+    assert (await everywhere.get("/healthz"))[0] == 200
+
+
 async def test_http_1_0(node: Node) -> None:
     assert (await node.say(b"GET /healthz HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200")
 
