@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import posixpath
 from collections.abc import Callable
@@ -41,13 +42,15 @@ class InotifyWatch:
             await _beat(wake)
             return
         with inotify:
-            _subscribe(inotify, directory)
+            subscribed = _subscribe(inotify, directory)
             task_status.started()
             while True:
-                await trio.lowlevel.wait_readable(inotify.fileno())
+                with trio.move_on_after(math.inf if subscribed else BEAT_SECONDS) as beat:
+                    await trio.lowlevel.wait_readable(inotify.fileno())
                 seen = inotify.read(timeout=0)
-                if any(event.mask & (_SELF | flags.IGNORED | flags.Q_OVERFLOW | flags.UNMOUNT) or event.name for event in seen):
-                    _subscribe(inotify, directory)
+                missed = flags.IGNORED | flags.Q_OVERFLOW | flags.UNMOUNT
+                if beat.cancelled_caught or any(event.mask & (_SELF | missed) or event.name for event in seen):
+                    subscribed = _subscribe(inotify, directory)
                     wake()
 
     async def file(self, path: str, wake: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -55,23 +58,26 @@ class InotifyWatch:
         await self.watch(posixpath.dirname(posixpath.abspath(path)), wake, task_status=task_status)
 
 
-def _subscribe(inotify: INotify, directory: str) -> None:
-    """Watch the directory, and what is above it for as long as it is missing. Watching twice is once (inotify(7))."""
+def _subscribe(inotify: INotify, directory: str) -> bool:
+    """Watch the directory, and what is above it for as long as it is missing. Watching twice is once (inotify(7)).
+
+    False if the kernel refuses (no watches left, no permission): then only a beat can tell.
+    """
     path = directory
     while True:
         try:
             inotify.add_watch(path, _NAMES | _SELF)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR) or path == posixpath.dirname(path):
-                log.warning("cannot watch %s: %s", path, error.strerror or os.strerror(error.errno or 0))
-                return
+                log.warning("cannot watch %s (%s): looking every %.0f s instead", path, error.strerror, BEAT_SECONDS)
+                return False
             path = posixpath.dirname(path)
             continue
         if path == directory:
-            return
+            return True
         # What is missing may have come between the two looks.
         if not os.path.isdir(posixpath.join(path, posixpath.relpath(directory, path).split("/", 1)[0])):
-            return
+            return True
         path = directory
 
 

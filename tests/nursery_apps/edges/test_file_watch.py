@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from inotify_simple import INotify
 
 from nursery_apps.edges import file_watch
 from nursery_apps.edges.file_watch import InotifyWatch
@@ -65,10 +67,10 @@ async def test_a_directory_that_is_missing_at_first_and_is_made_anew(tmp_path: P
     directory = tmp_path / "kubelet" / "plugins_registry"
     await nursery.start(InotifyWatch().watch, str(directory), woken)
     await woken.by(lambda: directory.mkdir(parents=True))
-    await woken.by(lambda: (directory / "x.sock").touch())
+    await woken.by((directory / "x.sock").touch)
     await woken.by(lambda: shutil.rmtree(tmp_path / "kubelet"))
     await woken.by(lambda: directory.mkdir(parents=True))
-    await woken.by(lambda: (directory / "x.sock").touch())
+    await woken.by((directory / "x.sock").touch)
 
 
 async def test_without_inotify_it_looks_at_a_slow_beat(
@@ -83,4 +85,25 @@ async def test_without_inotify_it_looks_at_a_slow_beat(
         begun = trio.current_time()
         await woken.event.wait()
         assert trio.current_time() - begun == file_watch.BEAT_SECONDS
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_watches_left_it_looks_at_a_slow_beat_until_there_are_some(
+    tmp_path: Path,
+    autojump_clock: trio.testing.MockClock,
+    woken: Woken,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with trio.open_nursery() as nursery:
+        with monkeypatch.context() as patch:
+            patch.setattr(INotify, "add_watch", full)
+            await nursery.start(InotifyWatch().watch, str(tmp_path), woken)
+            assert f"cannot watch {tmp_path} (No space left on device): looking every 30 s instead" in caplog.messages
+        await woken.event.wait()
+        assert trio.current_time() >= file_watch.BEAT_SECONDS
+        await woken.by((tmp_path / "x").touch)
         nursery.cancel_scope.cancel()
