@@ -90,9 +90,8 @@ class SimCluster:
             ValueError: no such release, gate or API version.
         """
         self.layout = Layout(os.path.abspath(root))
-        self.release = releases.release(kubernetes, gates=gates, runtime_config=runtime_config)
         self.store = Store()
-        self.registry = Registry(self.store, self.release)
+        self.registry = Registry(self.store, releases.release(kubernetes, gates=gates, runtime_config=runtime_config))
         self.faults = Faults()
         self.http = HttpApi(self.registry, self.faults)
         self.node = node
@@ -111,6 +110,19 @@ class SimCluster:
         )
         if classes is not None:
             self.apply_file(classes)
+
+    @property
+    def release(self) -> releases.Release:
+        return self.registry.release
+
+    def upgrade(self, kubernetes: str, *, gates: Mapping[str, bool] | None = None, runtime_config: tuple[str, ...] = ()) -> None:
+        """Another API server over the same objects, from now on: another release, or the same with other gates. The kubelet stays.
+
+        Raises:
+            ValueError: as the constructor.
+        """
+        self.registry.release = releases.release(kubernetes, gates=gates, runtime_config=runtime_config)
+        self.faults.cut_watches()
 
     @property
     def kubeconfig_path(self) -> str:

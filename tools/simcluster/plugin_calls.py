@@ -4,6 +4,7 @@ nothing of the driver's own definitions is used."""
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
@@ -142,8 +143,15 @@ class Connection:
             raise CallFailed(error.code().name, error.details() or "") from error
 
     def close(self) -> None:
+        if self._on_state is None:
+            self._channel.close()
+            return
         self._on_state = None
-        self._channel.close()
+        self._channel.unsubscribe(self._tell)
+        # The C core's thread that watches the state looks every 0.2 s whether it is still wanted, and falls over a closed channel.
+        closing = threading.Timer(0.5, self._channel.close)
+        closing.daemon = True
+        closing.start()
 
 
 async def info(connection: Connection) -> Any:

@@ -22,7 +22,9 @@ _SERVER_OWNED: Final = ("uid", "creationTimestamp", "deletionTimestamp", "deleti
 
 class Registry:
     def __init__(self, store: Store, release: Release, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self.store, self.release, self._now = store, release, now
+        self.store, self._now = store, now
+        self.release = release
+        """May be exchanged: gates are switched and servers upgraded over the same objects."""
         self._random = random.Random()
         for name in ("default", "kube-system", "kube-public", "kube-node-lease"):
             self.create(NAMESPACE, {"metadata": {"name": name}})

@@ -1,0 +1,200 @@
+"""The simulated kubelet against a plugin on another gRPC implementation's server side, in real time with shortened waits."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.fakes.tiny_plugin import TinyPlugin
+from tools.simcluster import kinds
+from tools.simcluster.cluster import SimCluster
+from tools.simcluster.kubelet import Timing
+
+QUICK = Timing(reconcile=0.02, prepare_again=0.1, unprepare_again=0.05, start_again=0.1, wipe_after=0.3)
+
+
+@pytest.fixture
+def short_dir() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="sim", dir="/tmp") as path:
+        yield path
+
+
+def slice_of(*names: str) -> dict[str, object]:
+    pool = {"name": "node1", "generation": 1, "resourceSliceCount": 1}
+    devices = [{"name": name} for name in names]
+    return {"metadata": {"name": "s"}, "spec": {"driver": "gpu.intel.com", "nodeName": "node1", "pool": pool, "devices": devices}}
+
+
+def plugin_for(cluster: SimCluster, **more: object) -> TinyPlugin:
+    return TinyPlugin(f"{cluster.layout.kubelet}/plugins", cluster.kubelet.registry_directory, cluster.layout.cdi, **more)  # type: ignore[arg-type]
+
+
+async def registered(cluster: SimCluster) -> None:
+    with trio.fail_after(5):
+        while cluster.kubelet.registrar.best("gpu.intel.com") is None or not cluster.kubelet.registrar.instances()[-1].connected:
+            await trio.sleep(0.01)
+
+
+@pytest.fixture
+async def cluster(short_dir: str) -> AsyncIterator[SimCluster]:
+    async with SimCluster(short_dir, kubernetes="1.36", timing=QUICK).running() as running:
+        yield running
+
+
+@pytest.fixture
+async def plugin(cluster: SimCluster) -> AsyncIterator[TinyPlugin]:
+    with plugin_for(cluster) as tiny:
+        await registered(cluster)
+        cluster.create(kinds.SLICE, slice_of("gpu-0", "gpu-1"))
+        yield tiny
+
+
+async def test_a_pod_gets_its_device_and_gives_it_back(cluster: SimCluster, plugin: TinyPlugin) -> None:
+    cluster.create_claim("big", template=True)
+    cluster.create_pod("p", templates={"gpu": "big"}, containers={"user": [{"name": "gpu"}], "other": []})
+    await cluster.wait_pod("p")
+    [claim] = cluster.claims_of_pod("p")
+    uid = claim["metadata"]["uid"]
+    got = cluster.injected("p")
+    assert [node["path"] for node in got["user"].device_nodes] == [f"/dev/{uid}-gpu-0"]
+    assert got["other"].device_nodes == []
+    assert plugin.calls == [("/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/NodePrepareResources", [uid])]
+    cluster.delete_pod("p")
+    await cluster.wait_pod_gone("p")
+    assert plugin.methods() == ["NodePrepareResources", "NodeUnprepareResources"]
+    await cluster.wait(kinds.CLAIM, lambda claims: not claims, "generated claim gone")
+
+
+async def test_an_error_is_told_in_an_event_and_tried_again(cluster: SimCluster, plugin: TinyPlugin) -> None:
+    plugin.errors = ["the GPU is on fire"]
+    cluster.create_claim("c")
+    cluster.create_pod("p", claims={"gpu": "c"})
+    assert "the GPU is on fire" in await cluster.wait_event("p", "FailedPrepareDynamicResources")
+    await cluster.wait_pod("p")
+
+
+async def test_unprepare_is_repeated_until_it_succeeds(cluster: SimCluster, plugin: TinyPlugin) -> None:
+    cluster.create_claim("c")
+    cluster.create_pod("p", claims={"gpu": "c"})
+    await cluster.wait_pod("p")
+    plugin.errors = ["busy", "busy"]
+    cluster.finish_pod("p")
+    await cluster.wait_pod("p", "Succeeded")
+    assert plugin.methods() == ["NodePrepareResources"] + ["NodeUnprepareResources"] * 3
+
+
+async def test_a_shared_claim_is_prepared_once_and_unprepared_with_the_last(cluster: SimCluster, plugin: TinyPlugin) -> None:
+    cluster.create_claim("c")
+    cluster.create_pod("one", claims={"gpu": "c"})
+    await cluster.wait_pod("one")
+    cluster.create_pod("two", claims={"gpu": "c"})
+    await cluster.wait_pod("two")
+    cluster.delete_pod("one")
+    await cluster.wait_pod_gone("one")
+    assert plugin.methods() == ["NodePrepareResources"]
+    cluster.delete_pod("two", grace_seconds=0)
+    with trio.fail_after(5):
+        while plugin.methods()[-1] != "NodeUnprepareResources":
+            await trio.sleep(0.01)
+
+
+async def test_only_the_named_request_goes_into_a_container(cluster: SimCluster, plugin: TinyPlugin) -> None:
+    plugin.requests = ["gpu"]
+    cluster.create_claim("c")
+    cluster.create_pod(
+        "p",
+        claims={"gpu": "c"},
+        containers={"yes": [{"name": "gpu", "request": "gpu"}], "no": [{"name": "gpu", "request": "other"}]},
+    )
+    await cluster.wait_pod("p")
+    assert [len(each.device_nodes) for each in cluster.injected("p").values()] == [1, 0]
+
+
+async def test_after_a_restart_slices_are_gone_and_pods_are_not_prepared_again(cluster: SimCluster, plugin: TinyPlugin) -> None:
+    cluster.create_claim("c")
+    cluster.create_pod("p", claims={"gpu": "c"})
+    await cluster.wait_pod("p")
+    await cluster.kubelet.restart()
+    assert cluster.slices() == []
+    await registered(cluster)
+    assert plugin.methods() == ["NodePrepareResources"]
+    assert len(plugin.verdicts) == 2
+    cluster.delete_pod("p")
+    await cluster.wait_pod_gone("p")
+    assert plugin.methods()[-1] == "NodeUnprepareResources"
+
+
+async def test_after_a_reboot_prepare_is_called_again(cluster: SimCluster, plugin: TinyPlugin) -> None:
+    cluster.create_claim("c")
+    cluster.create_pod("p", claims={"gpu": "c"})
+    await cluster.wait_pod("p")
+    before = cluster.kubelet.boot_id
+    await cluster.kubelet.reboot()
+    assert cluster.kubelet.boot_id != before
+    with trio.fail_after(5):
+        while not cluster.kubelet.running:
+            await trio.sleep(0.01)
+    assert plugin.methods() == ["NodePrepareResources"] * 2
+    assert len(list(Path(cluster.layout.cdi).iterdir())) == 1
+
+
+async def test_slices_of_a_lost_plugin_are_wiped(cluster: SimCluster) -> None:
+    with plugin_for(cluster):
+        await registered(cluster)
+        cluster.create(kinds.SLICE, slice_of("gpu-0"))
+    await cluster.wait(kinds.SLICE, lambda slices: not slices, "wiped")
+    assert cluster.kubelet.registrar.instances() == []
+
+
+async def test_a_container_whose_cdi_file_no_runtime_takes_does_not_start(cluster: SimCluster, plugin: TinyPlugin) -> None:
+    plugin.cdi_version = "9.9.9"
+    cluster.create_claim("c")
+    cluster.create_pod("p", claims={"gpu": "c"})
+    message = await cluster.wait_event("p", "Failed")
+    assert "unresolvable CDI devices" in message
+    assert "9.9.9" in message
+    assert cluster.registry.get(kinds.POD, "p", "default")["status"]["phase"] == "Pending"
+
+
+async def test_a_claim_that_is_left_out_of_the_answer_fails_the_pod(cluster: SimCluster, plugin: TinyPlugin) -> None:
+    plugin.devices = []
+    cluster.create_claim("c")
+    cluster.create_pod("p", claims={"gpu": "c"})
+    assert "skipped 1 ResourceClaims" in await cluster.wait_event("p", "FailedPrepareDynamicResources")
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "versions", "service"),
+    [
+        ("1.31", ["v1.DRAPlugin", "1.0.0"], "v1alpha3.Node"),
+        ("1.32", ["v1.DRAPlugin", "v1beta1.DRAPlugin"], "k8s.io.kubelet.pkg.apis.dra.v1beta1.DRAPlugin"),
+        ("1.33", ["1.0.0"], "v1alpha3.Node"),
+        ("1.34", ["v1beta1.DRAPlugin", "v1.DRAPlugin"], "k8s.io.kubelet.pkg.apis.dra.v1beta1.DRAPlugin"),
+        ("1.37", ["v1.DRAPlugin", "v1beta1.DRAPlugin"], "k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin"),
+    ],
+)
+async def test_each_release_chooses_its_service(short_dir: str, kubernetes: str, versions: list[str], service: str) -> None:
+    async with SimCluster(short_dir, kubernetes=kubernetes, timing=QUICK).running() as cluster:
+        with plugin_for(cluster, versions=versions) as plugin:
+            with trio.fail_after(5):
+                while not plugin.verdicts:
+                    await trio.sleep(0.01)
+            cluster.create(kinds.SLICE, slice_of("gpu-0"))
+            cluster.create_claim("c")
+            cluster.create_pod("p", claims={"gpu": "c"})
+            await cluster.wait_pod("p")
+            assert plugin.calls[0][0] == f"/{service}/NodePrepareResources"
+
+
+@pytest.mark.parametrize(("kubernetes", "versions"), [("1.31", ["v1.DRAPlugin"]), ("1.34", ["1.0.0"]), ("1.36", [])])
+async def test_a_useless_list_of_versions_is_refused(short_dir: str, kubernetes: str, versions: list[str]) -> None:
+    async with SimCluster(short_dir, kubernetes=kubernetes, timing=QUICK).running() as cluster:
+        with plugin_for(cluster, versions=versions) as plugin, trio.fail_after(5):
+            while not plugin.verdicts:
+                await trio.sleep(0.01)
+        assert plugin.verdicts[0][0] is False
+        assert plugin.verdicts[0][1]
