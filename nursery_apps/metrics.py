@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 
 from dra.devices import Inventory
 from dra.errors import DriverError
@@ -14,21 +16,39 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 """From one file write to just below the kubelet's 45 s."""
 
 
+PREFIX: Final = "intel_gpu_dra_"
+
+
+class Described(msgspec.Struct, frozen=True):
+    """One metric as its readers know it."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    text: str
+
+
 class Metrics:
     """One registry of our own, so that nothing foreign slips in."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.described: list[Described] = []
+        """In the order of the exposition; the process's own (`process_*`) come before them."""
         ProcessCollector(registry=self.registry)
+        disable_created_metrics()  # a second series for each, which only OpenMetrics readers know to use
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"intel_gpu_dra_{name}", text, labels, registry=self.registry)
+            self.described.append(Described(f"{PREFIX}{name}_total", "counter", labels, text))
+            return Counter(PREFIX + name, text, labels, registry=self.registry)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"intel_gpu_dra_{name}", text, labels, registry=self.registry)
+            self.described.append(Described(PREFIX + name, "gauge", labels, text))
+            return Gauge(PREFIX + name, text, labels, registry=self.registry)
 
         def histogram(name: str, text: str, *labels: str) -> Histogram:
-            return Histogram(f"intel_gpu_dra_{name}", text, labels, registry=self.registry, buckets=_SECONDS)
+            self.described.append(Described(PREFIX + name, "histogram", labels, text))
+            return Histogram(PREFIX + name, text, labels, registry=self.registry, buckets=_SECONDS)
 
         self._operations = counter(
             "claim_operations", "Operations on claims, by outcome (ok, or the reason of the error).", "verb", "outcome"
@@ -51,11 +71,20 @@ class Metrics:
         self._in_sync = gauge("slices_in_sync", "1 if the ResourceSlices are what they should be.")
         self._withdrawn = gauge("withdrawn_devices", "GPUs withdrawn because the API server does not keep their taint.")
         self._not_published = gauge("unpublishable_values", "Attributes and the like that the API server would refuse, left out.")
-        self._slice_writes = gauge("slice_writes", "Writes to ResourceSlices since the start.")
-        self._events = gauge("events_written", "Events written since the start.")
-        self._events_dropped = gauge("events_dropped", "Sentences that nobody will read: too many at once, or refused.")
-        self._reloads = counter("reloads", "Settings files read, by result (applied, partly, refused, invalid).", "result")
+        self._dropped_fields = gauge("dropped_fields", "Fields of ResourceSlices that the API server did not keep.")
+        self._slice_writes = counter("slice_writes", "Writes to ResourceSlices.")
+        self._events = counter("events_written", "Events written.")
+        self._events_dropped = counter("events_dropped", "Sentences that nobody will read: too many at once, or refused.")
+        self._reloads = counter("reloads", "Settings files read, by result (applied, partly, refused, invalid, unchanged).", "result")
         self._registered = gauge("registered", "1 if the kubelet has accepted the driver.")
+        self._counted: dict[Counter, int] = {}
+        """What totals that others keep were when last told."""
+        # Series that are there from the start let the first failure be seen as a rise from 0.
+        for verb in ("prepare", "unprepare", "settle"):
+            self._operations.labels(verb, "ok")
+            self._operation_seconds.labels(verb)
+        for result in ("applied", "partly", "refused", "invalid", "unchanged"):
+            self._reloads.labels(result)
 
     def operation(self, verb: str, error: DriverError | None, seconds: float) -> None:
         self._operations.labels(verb, "ok" if error is None else error.reason).inc()
@@ -93,12 +122,13 @@ class Metrics:
         in_sync: bool,
         withdrawn: int,
         not_published: int,
+        dropped_fields: int,
         slice_writes: int,
         events: int,
         events_dropped: int,
         registered: bool,
     ) -> bytes:
-        """The exposition text, with the gauges set to what is true right now."""
+        """The exposition text, with the gauges set to what is true right now. `slice_writes` and the events are totals since the start."""
         self._devices.clear()
         for state, count in Tally(gpu.state for gpu in inventory.gpus).items():
             self._devices.labels(state).set(count)
@@ -113,8 +143,13 @@ class Metrics:
         self._in_sync.set(in_sync)
         self._withdrawn.set(withdrawn)
         self._not_published.set(not_published)
-        self._slice_writes.set(slice_writes)
-        self._events.set(events)
-        self._events_dropped.set(events_dropped)
+        self._dropped_fields.set(dropped_fields)
+        self._count_up_to(self._slice_writes, slice_writes)
+        self._count_up_to(self._events, events)
+        self._count_up_to(self._events_dropped, events_dropped)
         self._registered.set(registered)
         return generate_latest(self.registry)
+
+    def _count_up_to(self, counter: Counter, total: int) -> None:
+        counter.inc(total - self._counted.get(counter, 0))
+        self._counted[counter] = total

@@ -279,6 +279,7 @@ class Parts:
             in_sync=published.in_sync,
             withdrawn=len(published.withdrawn),
             not_published=len(published.not_published),
+            dropped_fields=len(published.dropped),
             slice_writes=published.writes,
             events=self.announcer.written,
             events_dropped=self.announcer.dropped,
