@@ -36,7 +36,7 @@ class Metrics:
         self.described: list[Described] = []
         """In the order of the exposition; the process's own (`process_*`) come before them."""
         ProcessCollector(registry=self.registry)
-        disable_created_metrics()  # a second series for each, which only OpenMetrics readers know to use
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which only OpenMetrics readers know to use
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             self.described.append(Described(f"{PREFIX}{name}_total", "counter", labels, text))
