@@ -190,7 +190,7 @@ async def _daemon(
     on_hang_up: Callable[[Callable[[], None]], None],
 ) -> None:
     state_path = Path(options.kubelet_root) / "plugins" / DRIVER_NAME
-    state, cdi_dir = RealStateDir(str(state_path)), RealStateDir(options.cdi_root, mode=0o755)
+    state, cdi_dir = _directory(str(state_path), 0o750, "--kubelet-root"), _directory(options.cdi_root, 0o755, "--cdi-root")
     real = RealKernelTree(options.sysfs_root, options.dev_root)
     kube = HttpKubeApi(_credentials(options), user_agent=f"intel-gpu-dra/{VERSION}", random=random.random)
     async with trio.open_nursery() as nursery:
@@ -233,6 +233,13 @@ async def _daemon(
             state.close()
             cdi_dir.close()
         nursery.cancel_scope.cancel()
+
+
+def _directory(path: str, mode: int, flag: str) -> RealStateDir:
+    try:
+        return RealStateDir(path, mode=mode)
+    except OSError as error:
+        raise SettingsInvalid(f"cannot use the directory {path}: {error.strerror}; is {flag} right, and mounted writable?") from None
 
 
 def _credentials(options: argparse.Namespace) -> KubeconfigCredentials | in_cluster.InClusterCredentials:

@@ -7,6 +7,7 @@ next life computes what is left from the facts.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import trio
@@ -14,7 +15,7 @@ import trio
 from dra import backoff
 from dra.kubelet_sockets import KubeletSockets
 from dra.names import DRIVER_NAME
-from nursery_apps.node import kubelet_services, registration
+from nursery_apps.node import endpoint, kubelet_services, registration
 from nursery_apps.node.parts import Parts
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,16 @@ async def run(parts: Parts, *, stop: trio.Event, task_status: trio.TaskStatus[Ku
 async def _serve(parts: Parts, sockets: KubeletSockets, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Both sockets: the one the kubelet calls first, then the one by which it finds us; the other way round when stopping."""
     async with trio.open_nursery() as outer:
-        await outer.start(partial(parts.listener.serve_unix, kubelet_services.routes(parts.desk), sockets.endpoint, take_over=True))
+        await outer.start(
+            partial(
+                endpoint.serve,
+                parts.listener,
+                parts.directory_watch,
+                kubelet_services.routes(parts.desk),
+                sockets.endpoint,
+                delays=_socket_delays(parts),
+            )
+        )
         async with trio.open_nursery() as inner:
             await inner.start(partial(_register, parts, sockets))
             task_status.started()
@@ -76,8 +86,12 @@ async def _register(parts: Parts, sockets: KubeletSockets, *, task_status: trio.
         info=registration.PluginInfo(DRIVER_NAME, sockets.endpoint, kubelet_services.SUPPORTED_VERSIONS),
         on_get_info=parts.served.poke,  # the kubelet may have been upgraded, and the API server with it
         state=parts.registration,
-        delays=partial(backoff.delays, parts.random, first_seconds=1, cap_seconds=60),
+        delays=_socket_delays(parts),
         clock=parts.clock,
         take_over=True,
         task_status=task_status,
     )
+
+
+def _socket_delays(parts: Parts) -> Callable[[], Iterator[float]]:
+    return partial(backoff.delays, parts.random, first_seconds=1, cap_seconds=60)

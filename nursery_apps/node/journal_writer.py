@@ -38,6 +38,9 @@ class Opened(msgspec.Struct, frozen=True):
 
     claims: int
     parked: tuple[Parked, ...]
+    """Lines that tell a claim or a device, which is kept back."""
+    illegible: int
+    """Lines that tell nothing; they are in `dra.journal.PARKED` for people."""
     torn_bytes: int
 
 
@@ -80,13 +83,14 @@ class Journal:
             doubtful = journal.read_parked(self._state.read(journal.PARKED) or b"", self._boot_id)
             reading = journal.recover(data, previous)
             self._lines, self._torn = reading.lines, bool(reading.torn_bytes)
-            ledger = Ledger(reading.ledger.claims, tuple(dict.fromkeys((*doubtful, *reading.ledger.parked))))
+            parked = tuple(dict.fromkeys((*doubtful, *reading.ledger.parked)))
+            ledger = Ledger(reading.ledger.claims, tuple(p for p in parked if p.uid is not None or p.devices))
             self.ledger.set(ledger)
             if reading.ledger.parked or reading.torn_bytes:
-                self._save_parked(ledger)
+                self._save_parked(parked)
                 self._compact(ledger)
             self._stamp = self._state.stamp(journal.FILE)
-        return Opened(len(ledger.claims), ledger.parked, reading.torn_bytes)
+        return Opened(len(ledger.claims), ledger.parked, len(parked) - len(ledger.parked), reading.torn_bytes)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write groups until cancelled. Cancellation lands between groups: a started write is always finished and answered."""
@@ -145,7 +149,7 @@ class Journal:
                     self._append(data)
                     self._lines += len(lines)
                     if after.parked != ledger.parked:
-                        self._save_parked(after)
+                        self._save_parked(after.parked)
                     if self._worth_compacting(after):
                         self._compact(after)
                     self._stamp = self._state.stamp(journal.FILE)
@@ -180,9 +184,9 @@ class Journal:
         self._state.replace(journal.FILE, journal.snapshot(ledger), keep=journal.PREVIOUS)
         self._lines, self._torn = len(ledger.claims), False
 
-    def _save_parked(self, ledger: Ledger) -> None:
-        if ledger.parked:
-            self._state.replace(journal.PARKED, journal.parked_lines(ledger.parked, self._boot_id))
+    def _save_parked(self, parked: Sequence[Parked]) -> None:
+        if parked:
+            self._state.replace(journal.PARKED, journal.parked_lines(parked, self._boot_id))
         else:
             self._state.remove(journal.PARKED)
 

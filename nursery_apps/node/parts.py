@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import trio
 
-from dra import kubelet_sockets, semver, settings_plan
+from dra import journal, kubelet_sockets, semver, settings_plan
 from dra.errors import DriverError
 from dra.kernel_tree import KernelTree
 from dra.kube.events import Regarding, Weight
@@ -213,6 +213,8 @@ class Parts:
         log.info("journal: %d claims", opened.claims)
         if opened.torn_bytes:
             log.info("journal: dropped %d bytes of a write that was cut short", opened.torn_bytes)
+        if opened.illegible:
+            log.error("journal: %d lines are illegible; they were set aside in %s", opened.illegible, journal.PARKED)
         for parked in opened.parked:
             text = f"a record of the journal cannot be believed ({parked.why}), claim {parked.uid or 'unknown'}: its devices are kept back"
             log.error("%s: %s", text, ", ".join(parked.devices) or "none named")
