@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import grpc
+import trio
 
 from dra.wire import dra_pb2, pluginregistration_pb2
 
@@ -30,6 +33,7 @@ class TinyPlugin:
         self.requests: list[str] = []
         self.cdi_version = "0.5.0"
         self._server: grpc.Server | None = None
+        self._changed = threading.Condition()
 
     def __enter__(self) -> TinyPlugin:
         self._server = grpc.server(ThreadPoolExecutor(4))
@@ -43,6 +47,19 @@ class TinyPlugin:
         assert self._server is not None
         Path(self.socket).unlink(missing_ok=True)
         self._server.stop(0).wait(5)
+
+    async def until(self, predicate: Callable[[], object]) -> None:
+        """Until what the plugin was asked satisfies the predicate; five seconds at most."""
+
+        def wait() -> None:
+            with self._changed:
+                assert self._changed.wait_for(predicate, timeout=5), f"calls {self.calls}, verdicts {self.verdicts}"
+
+        await trio.to_thread.run_sync(wait)
+
+    def answered(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def info(self) -> Any:
         return pluginregistration_pb2.PluginInfo(
@@ -97,8 +114,15 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         if method.rpartition("/")[2] not in table:
             return None
         kind, answer = table[method.rpartition("/")[2]]
+
+        def answer_and_tell(request: Any, _context: grpc.ServicerContext) -> Any:
+            try:
+                return answer(request)
+            finally:
+                plugin.answered()
+
         return grpc.unary_unary_rpc_method_handler(
-            lambda request, _context: answer(request),
+            answer_and_tell,
             request_deserializer=kind.FromString,
             response_serializer=lambda message: message.SerializeToString(),
         )

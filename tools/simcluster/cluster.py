@@ -271,6 +271,17 @@ class SimCluster:
 
         await self.wait(POD, gone, f"pod {name} gone", deadline=deadline)
 
+    async def wait_plugin(self, driver: str = "gpu.intel.com", *, deadline: float = DEADLINE_SECONDS) -> None:
+        """Until the kubelet can call the driver.
+
+        Raises:
+            AssertionError: with what the kubelet told plugins that it refused.
+        """
+        with trio.move_on_after(deadline):
+            await self.kubelet.until_serves(driver)
+            return
+        raise AssertionError(f"no plugin {driver} within {deadline} s; refused: {self.kubelet.registrar.refusals}")
+
     async def wait_event(self, name: str, reason: str, *, deadline: float = DEADLINE_SECONDS) -> str:
         """The message of an event about a pod."""
         with trio.move_on_after(deadline):

@@ -110,6 +110,16 @@ class Kubelet:
             await self._on_reboot(self.boot_id)
         await self.restart()
 
+    def serves(self, driver: str) -> bool:
+        """Whether a plugin of the driver is registered, and from 1.34 on also connected."""
+        best = self.registrar.best(driver)
+        return best is not None and (best.connected or self._minor < 34)
+
+    async def until_serves(self, driver: str, *, serves: bool = True) -> None:
+        """Wait until the driver's plugin can be called, or until it cannot any more."""
+        while self.serves(driver) != serves:
+            await self._drivers_changed.wait()
+
     # --- one life of the kubelet -------------------------------------------------------------------------------------------------
 
     async def _session(self, task_status: trio.TaskStatus[None]) -> None:
@@ -173,11 +183,11 @@ class Kubelet:
         elif driver not in self._wipe_at:
             # Up to 1.32 at once.
             self._wipe_at[driver] = trio.current_time() + (self._timing.wipe_after if self._minor >= 33 else 0.0)
-        self._drivers_changed.set()
+        changed, self._drivers_changed = self._drivers_changed, trio.Event()
+        changed.set()
 
     async def _wiper(self) -> None:
         while True:
-            self._drivers_changed = trio.Event()
             with trio.move_on_at(min(self._wipe_at.values(), default=math.inf)):
                 await self._drivers_changed.wait()
             for driver in [driver for driver, at in self._wipe_at.items() if at <= trio.current_time()]:

@@ -126,6 +126,8 @@ async def test_a_watch_sees_what_enters_changes_and_leaves_its_selection(cluster
 
 
 async def test_old_versions_and_cut_watches(cluster: SimCluster) -> None:
+    first_line = trio.Event()
+
     def lines(query: str) -> tuple[int, list[dict[str, Any]]]:
         pool = urllib3.PoolManager(ca_certs=f"{cluster.layout.root}/ca.crt", retries=False)
         answer = pool.request("GET", f"{cluster.api_url}/apis/resource.k8s.io/v1/resourceslices?watch=1&{query}", preload_content=False)
@@ -133,6 +135,7 @@ async def test_old_versions_and_cut_watches(cluster: SimCluster) -> None:
         try:
             for chunk in answer.stream(1 << 16):
                 kept += chunk
+                trio.from_thread.run_sync(first_line.set)
         except urllib3.exceptions.ProtocolError:
             found = [{"type": "CUT"}]
         return answer.status, [json.loads(line) for line in kept.splitlines()] + found
@@ -146,11 +149,8 @@ async def test_old_versions_and_cut_watches(cluster: SimCluster) -> None:
             seen.extend((await in_thread(lines, f"resourceVersion={before}"))[1])
 
         nursery.start_soon(watching)
-        requests = cluster.http.requests
         with trio.fail_after(5):
-            while cluster.http.requests == requests:
-                await trio.sleep(0.01)
-        await trio.testing.wait_all_tasks_blocked(0.05)
+            await first_line.wait()
         cluster.faults.cut_watches()
     assert [each["type"] for each in seen] == ["ADDED", "CUT"]
     cluster.store.compact()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
-import trio
 
 from tests.fakes.tiny_plugin import TinyPlugin
 from tools.simcluster import kinds
@@ -33,12 +32,6 @@ def plugin_for(cluster: SimCluster, **more: object) -> TinyPlugin:
     return TinyPlugin(f"{cluster.layout.kubelet}/plugins", cluster.kubelet.registry_directory, cluster.layout.cdi, **more)  # type: ignore[arg-type]
 
 
-async def registered(cluster: SimCluster) -> None:
-    with trio.fail_after(5):
-        while cluster.kubelet.registrar.best("gpu.intel.com") is None or not cluster.kubelet.registrar.instances()[-1].connected:
-            await trio.sleep(0.01)
-
-
 @pytest.fixture
 async def cluster(short_dir: str) -> AsyncIterator[SimCluster]:
     async with SimCluster(short_dir, kubernetes="1.36", timing=QUICK).running() as running:
@@ -48,7 +41,7 @@ async def cluster(short_dir: str) -> AsyncIterator[SimCluster]:
 @pytest.fixture
 async def plugin(cluster: SimCluster) -> AsyncIterator[TinyPlugin]:
     with plugin_for(cluster) as tiny:
-        await registered(cluster)
+        await cluster.wait_plugin()
         cluster.create(kinds.SLICE, slice_of("gpu-0", "gpu-1"))
         yield tiny
 
@@ -97,9 +90,7 @@ async def test_a_shared_claim_is_prepared_once_and_unprepared_with_the_last(clus
     await cluster.wait_pod_gone("one")
     assert plugin.methods() == ["NodePrepareResources"]
     cluster.delete_pod("two", grace_seconds=0)
-    with trio.fail_after(5):
-        while plugin.methods()[-1] != "NodeUnprepareResources":
-            await trio.sleep(0.01)
+    await plugin.until(lambda: plugin.methods()[-1] == "NodeUnprepareResources")
 
 
 async def test_only_the_named_request_goes_into_a_container(cluster: SimCluster, plugin: TinyPlugin) -> None:
@@ -120,9 +111,9 @@ async def test_after_a_restart_slices_are_gone_and_pods_are_not_prepared_again(c
     await cluster.wait_pod("p")
     await cluster.kubelet.restart()
     assert cluster.slices() == []
-    await registered(cluster)
+    await cluster.wait_plugin()
     assert plugin.methods() == ["NodePrepareResources"]
-    assert len(plugin.verdicts) == 2
+    await plugin.until(lambda: len(plugin.verdicts) == 2)
     cluster.delete_pod("p")
     await cluster.wait_pod_gone("p")
     assert plugin.methods()[-1] == "NodeUnprepareResources"
@@ -135,16 +126,13 @@ async def test_after_a_reboot_prepare_is_called_again(cluster: SimCluster, plugi
     before = cluster.kubelet.boot_id
     await cluster.kubelet.reboot()
     assert cluster.kubelet.boot_id != before
-    with trio.fail_after(5):
-        while not cluster.kubelet.running:
-            await trio.sleep(0.01)
-    assert plugin.methods() == ["NodePrepareResources"] * 2
-    assert len(list(Path(cluster.layout.cdi).iterdir())) == 1
+    await plugin.until(lambda: plugin.methods() == ["NodePrepareResources"] * 2)
+    assert len(os.listdir(cluster.layout.cdi)) == 1
 
 
 async def test_slices_of_a_lost_plugin_are_wiped(cluster: SimCluster) -> None:
     with plugin_for(cluster):
-        await registered(cluster)
+        await cluster.wait_plugin()
         cluster.create(kinds.SLICE, slice_of("gpu-0"))
     await cluster.wait(kinds.SLICE, lambda slices: not slices, "wiped")
     assert cluster.kubelet.registrar.instances() == []
@@ -180,9 +168,7 @@ async def test_a_claim_that_is_left_out_of_the_answer_fails_the_pod(cluster: Sim
 async def test_each_release_chooses_its_service(short_dir: str, kubernetes: str, versions: list[str], service: str) -> None:
     async with SimCluster(short_dir, kubernetes=kubernetes, timing=QUICK).running() as cluster:
         with plugin_for(cluster, versions=versions) as plugin:
-            with trio.fail_after(5):
-                while not plugin.verdicts:
-                    await trio.sleep(0.01)
+            await cluster.wait_plugin()
             cluster.create(kinds.SLICE, slice_of("gpu-0"))
             cluster.create_claim("c")
             cluster.create_pod("p", claims={"gpu": "c"})
@@ -193,8 +179,7 @@ async def test_each_release_chooses_its_service(short_dir: str, kubernetes: str,
 @pytest.mark.parametrize(("kubernetes", "versions"), [("1.31", ["v1.DRAPlugin"]), ("1.34", ["1.0.0"]), ("1.36", [])])
 async def test_a_useless_list_of_versions_is_refused(short_dir: str, kubernetes: str, versions: list[str]) -> None:
     async with SimCluster(short_dir, kubernetes=kubernetes, timing=QUICK).running() as cluster:
-        with plugin_for(cluster, versions=versions) as plugin, trio.fail_after(5):
-            while not plugin.verdicts:
-                await trio.sleep(0.01)
+        with plugin_for(cluster, versions=versions) as plugin:
+            await plugin.until(lambda: plugin.verdicts)
         assert plugin.verdicts[0][0] is False
         assert plugin.verdicts[0][1]
