@@ -7,7 +7,7 @@ with a sentence that names the field, and no value of it reaches a path, a hook 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -30,10 +30,16 @@ LATER: Final = {
 class GpuConfig(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What one configuration entry may say; a field left out says nothing."""
 
-    api_version: str
-    kind: str
-    monitor: bool | msgspec.UnsetType = msgspec.UNSET
-    """Management engine (MEI) and telemetry nodes beside the GPU's own. Only with admin access: they allow firmware operations."""
+    api_version: Literal["gpu.intel.com/v1alpha1"]
+    kind: Literal["GpuConfig"]
+    monitor: Annotated[
+        bool | msgspec.UnsetType,
+        msgspec.Meta(
+            description="Management engine (MEI) and telemetry nodes beside the GPU's own. Only with admin access: they allow firmware "
+            "operations.",
+            examples=[True],
+        ),
+    ] = msgspec.UNSET
 
 
 class Effective(msgspec.Struct, frozen=True):

@@ -24,6 +24,8 @@ CONTROLLER_KIND: Final = "ControllerConfiguration"
 MAX_BYTES: Final = 256 * 1024
 """A hundred times the longest sensible file; what is larger is a mistake in a path."""
 
+_BDF: Final = r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$"
+_PCI_ID: Final = r"^0x[0-9a-f]{4}$"
 _LONGEST_LINE: Final = 300
 """Characters of a message that quotes the file; it goes into an Event, too, which holds 1024."""
 
@@ -36,7 +38,8 @@ class SettingsInvalid(DriverError):
     reason = "SettingsInvalid"
 
 
-Duration = Annotated[str, msgspec.Meta(description="A length of time as Kubernetes writes it: `500ms`, `10s`, `1m30s`, `2h`.")]
+Duration = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"^(\d{1,6}h)?(\d{1,6}m)?(\d{1,6}s)?(\d{1,6}ms)?$", "minLength": 2})]
+"""A length of time as Kubernetes writes it: `500ms`, `10s`, `1m30s`, `2h`."""
 
 
 class DeviceEvents(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
@@ -68,8 +71,12 @@ class Probes(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=
 class Selector(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
     """Which GPUs are meant: all fields given must match."""
 
-    bdf: Annotated[str | None, msgspec.Meta(description="PCI address.", examples=["0000:18:00.0"])] = None
-    pci_id: Annotated[str | None, msgspec.Meta(description="PCI device id.", examples=["0x56c0"])] = None
+    bdf: Annotated[str | None, msgspec.Meta(description="PCI address.", examples=["0000:18:00.0"], extra_json_schema={"pattern": _BDF})] = (
+        None
+    )
+    pci_id: Annotated[
+        str | None, msgspec.Meta(description="PCI device id.", examples=["0x56c0"], extra_json_schema={"pattern": _PCI_ID})
+    ] = None
     model: Annotated[str | None, msgspec.Meta(description="Model as published.", examples=["Arc A770"])] = None
     integrated: Annotated[bool | None, msgspec.Meta(description="Integrated GPUs, or all others.", examples=[True])] = None
 
@@ -178,6 +185,7 @@ def selects(publish: Publish, gpu: Gpu) -> bool:
 def json_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """JSON schema of a kind, for editors and the reference documentation."""
     schema = msgspec.json.schema(kind)
+    schema["$defs"][kind.__name__]["required"] = ["apiVersion", "kind"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"{kind.__name__} ({DRIVER_NAME})"} | schema
 
 
@@ -195,7 +203,7 @@ def _selector_fault(selector: Selector) -> str | None:
         return "a selector that names nothing would match every GPU"
     if selector.bdf is not None and not is_bdf(selector.bdf):
         return f"{selector.bdf!r} is not a PCI address such as 0000:18:00.0 (lower case)"
-    if selector.pci_id is not None and not re.fullmatch(r"0x[0-9a-f]{4}", selector.pci_id):
+    if selector.pci_id is not None and not re.fullmatch(_PCI_ID, selector.pci_id):
         return f"{selector.pci_id!r} is not a PCI device id such as 0x56c0 (lower case)"
     return None
 

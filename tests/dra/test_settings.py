@@ -114,3 +114,27 @@ def test_the_schema_accepts_the_defaults_and_refuses_what_we_refuse(kind: type[m
     jsonschema.validate(defaults, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(defaults | {"unknown": 1}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({}, schema)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"gracePeriod": "soon"},
+        {"gracePeriod": "1m30s"},
+        {"probes": {"port": -1}},
+        {"publish": {"include": [{"bdf": "0000:18:00.0", "pciId": "0x56c0", "model": "Flex 170", "integrated": False}]}},
+        {"publish": {"include": [{"bdf": "0000:AA:00.0"}]}},
+        {"publish": {"exclude": [{"pciId": "56c0"}]}},
+        {"logging": {"level": "loud"}},
+    ],
+)
+def test_the_schema_and_the_decoder_agree(fields: dict[str, object]) -> None:
+    accepted = jsonschema.Draft202012Validator(settings.json_schema(NodePluginConfiguration)).is_valid(HEAD | fields)
+    try:
+        decode(**fields)
+    except SettingsInvalid:
+        assert not accepted
+    else:
+        assert accepted
