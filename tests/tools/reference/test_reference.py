@@ -1,0 +1,56 @@
+"""The reference pages say what the code says, and what they show works."""
+
+from __future__ import annotations
+
+import re
+
+import jsonschema
+import msgspec
+
+from dra import opaque_config, settings
+from dra.opaque_config import GpuConfig
+from dra.settings import NodePluginConfiguration
+from nursery_apps.edges import yaml_text
+from tools.reference import fields
+from tools.reference.__main__ import ROOT, pages
+
+
+def shown() -> list[bytes]:
+    """The YAML examples of the settings page."""
+    return [found.encode() for found in re.findall(r"```yaml\n(.*?)```", pages()["settings.md"].decode(), re.DOTALL)]
+
+
+def test_the_pages_in_the_tree_are_those_the_code_makes() -> None:
+    for name, content in pages().items():
+        assert (ROOT / "docs" / "reference" / name).read_bytes() == content, f"{name} is stale: run tools/schemas"
+
+
+def test_the_whole_file_that_is_shown_can_be_used_and_sets_every_field() -> None:
+    document = yaml_text.load(shown()[0], "settings.md")
+    settings.decode_node(document, "settings.md")
+    assert isinstance(document, dict)
+    for field in fields.of(NodePluginConfiguration):
+        place: object = document
+        for name in field.name.split(".") if not field.within_list else ():
+            assert isinstance(place, dict)
+            place = place[name]
+
+
+def test_the_claim_configuration_that_is_shown_can_be_used() -> None:
+    document = yaml_text.load(shown()[1], "settings.md")
+    assert opaque_config.decode(msgspec.json.encode(document)).monitor is True
+
+
+def test_both_examples_pass_their_schemas() -> None:
+    for data, kind in zip(shown(), ("node-plugin-configuration", "gpu-config"), strict=True):
+        jsonschema.validate(yaml_text.load(data, "settings.md"), msgspec.json.decode(pages()[f"{kind}.schema.json"]))
+
+
+def test_every_field_has_an_example_that_its_decoder_takes() -> None:
+    for field in fields.of(NodePluginConfiguration):
+        document: object = field.example
+        for name in reversed(field.name.split(".")):
+            document = {name.removesuffix(fields.LIST): [document] if name.endswith(fields.LIST) else document}
+        assert isinstance(document, dict)
+        settings.decode_node({"apiVersion": "gpu.intel.com/v1alpha1", "kind": "NodePluginConfiguration"} | document, field.name)
+    assert [field.name for field in fields.of(GpuConfig)] == ["monitor"]
