@@ -16,6 +16,7 @@ import trio
 from tools.simcluster import events, kinds, scheduler
 from tools.simcluster.allocator import tolerates
 from tools.simcluster.kinds import CLAIM, NAMESPACE, NODE, POD, SLICE, TAINT_RULE, TEMPLATE, Json
+from tools.simcluster.refusals import Refused
 from tools.simcluster.registry import Registry
 
 POD_CLAIM: Final = "resource.kubernetes.io/pod-claim-name"
@@ -55,24 +56,29 @@ def make_claims(registry: Registry) -> None:
             template = store.get(TEMPLATE, metadata["namespace"], template_name) if template_name else None
             if template is None or entry["name"] in known:
                 continue
-            inner = template["spec"].get("metadata") or {}
-            owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
-            claim = registry.create(
-                CLAIM,
-                {
-                    "metadata": {
-                        "generateName": f"{metadata['name']}-{entry['name']}-",
-                        "labels": inner.get("labels"),
-                        "annotations": {**(inner.get("annotations") or {}), POD_CLAIM: entry["name"]},
-                        "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": True}],
-                    },
-                    "spec": template["spec"]["spec"],
-                },
-                metadata["namespace"],
-            )
+            try:
+                claim = registry.create(CLAIM, _generated(pod, entry["name"], template), metadata["namespace"])
+            except Refused as refused:
+                text = f"PodResourceClaim {entry['name']}: failed to create ResourceClaim: {refused.message}"
+                events.say(registry, pod, "Warning", "FailedResourceClaimCreation", text, "resource_claim", once=True)
+                continue
             made.append({"name": entry["name"], "resourceClaimName": claim["metadata"]["name"]})
         if made:
             registry.amend(POD, pod, partial(_record, made=made), subresource="status")
+
+
+def _generated(pod: Json, entry: str, template: Json) -> Json:
+    metadata, inner = pod["metadata"], template["spec"].get("metadata") or {}
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+    return {
+        "metadata": {
+            "generateName": f"{metadata['name']}-{entry}-",
+            "labels": inner.get("labels"),
+            "annotations": {**(inner.get("annotations") or {}), POD_CLAIM: entry},
+            "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": True}],
+        },
+        "spec": template["spec"]["spec"],
+    }
 
 
 def _record(body: Json, made: list[Json]) -> None:

@@ -11,13 +11,16 @@ MESSAGE: Final = 1024
 """Longer ones the kubelet's recorder cuts."""
 
 
-def say(registry: Registry, about: Json, type_: str, reason: str, message: str, component: str, *, kind: str = "Pod") -> None:
-    """Write an event, or count the same one up."""
+def say(
+    registry: Registry, about: Json, type_: str, reason: str, message: str, component: str, *, kind: str = "Pod", once: bool = False
+) -> None:
+    """Write an event, or count the same one up; with `once` leave that alone, for those who look again after every write."""
     metadata, now = about["metadata"], registry.timestamp()
     namespace, message = metadata.get("namespace", "default"), message[:MESSAGE]
     for old in registry.store.all(EVENT, namespace):
         if (old["involvedObject"].get("uid"), old.get("reason"), old.get("message")) == (metadata["uid"], reason, message):
-            registry.amend(EVENT, old, lambda body: body.update(count=body.get("count", 1) + 1, lastTimestamp=now))
+            if not once:
+                registry.amend(EVENT, old, lambda body: body.update(count=body.get("count", 1) + 1, lastTimestamp=now))
             return
     registry.create(
         EVENT,

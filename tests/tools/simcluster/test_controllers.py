@@ -105,3 +105,12 @@ async def test_the_classes_of_the_driver_are_there_and_select(cluster: SimCluste
         kinds.SLICE, cluster.slices()[0], lambda body: body["spec"]["devices"][0].update(attributes={"type": {"string": "vf"}})
     )
     await bound(cluster, "p")
+
+
+async def test_a_claim_that_cannot_be_made_is_told_in_an_event(cluster: SimCluster) -> None:
+    label = {"resource.kubernetes.io/admin-access": "true"}
+    namespace = cluster.registry.create(kinds.NAMESPACE, {"metadata": {"name": "admins", "labels": label}})
+    cluster.create_claim("t", template=True, namespace="admins", adminAccess=True)
+    cluster.registry.amend(kinds.NAMESPACE, namespace, lambda body: body["metadata"].update(labels={}))
+    cluster.create_pod("p", templates={"gpu": "t"}, namespace="admins")
+    assert "admin access" in await cluster.wait_event("p", "FailedResourceClaimCreation")
