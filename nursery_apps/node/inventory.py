@@ -107,9 +107,14 @@ class InventoryKeeper:
                 self._asked = trio.Event()
                 either.cancel_scope.cancel()
 
+            async def period(seen: int) -> None:
+                await self._rescan_seconds.wait_newer(seen)
+                either.cancel_scope.cancel()
+
             either.cancel_scope.deadline = trio.current_time() + self._rescan_seconds.value
             either.start_soon(event)
             either.start_soon(asked)
+            either.start_soon(period, self._rescan_seconds.version)
         return woken
 
     async def _burst(self, receive: trio.MemoryReceiveChannel[DeviceEvent | Resync], first: DeviceEvent | Resync) -> bool:

@@ -123,8 +123,15 @@ class Reconciler:
 
     async def _follow_hardware(self) -> None:
         while True:
-            with trio.move_on_after(self._period_seconds.value):
-                await self._inventory.wait_newer(self._compared)
+            async with trio.open_nursery() as either:
+
+                async def newer(cell: Latest[Inventory] | Latest[float], seen: int) -> None:
+                    await cell.wait_newer(seen)
+                    either.cancel_scope.cancel()
+
+                either.cancel_scope.deadline = trio.current_time() + self._period_seconds.value
+                either.start_soon(newer, self._inventory, self._compared)
+                either.start_soon(newer, self._period_seconds, self._period_seconds.version)
             await self.compare()
 
     async def _look_up_claims(self) -> None:

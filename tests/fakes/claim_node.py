@@ -97,6 +97,7 @@ class ClaimNode:
         self.desk = Desk(
             self.preparer, on_outcome=lambda verb, claim, error, seconds: self.outcomes.append((verb, claim.uid, error and error.reason))
         )
+        self.period_seconds = Latest(600.0)
         self.reconciler = Reconciler(
             journal=self.journal,
             desk=self.desk,
@@ -107,7 +108,7 @@ class ClaimNode:
             inventory=self.inventory,
             pool=POOL,
             boot_id=BootId(boot),
-            period_seconds=Latest(600.0),
+            period_seconds=self.period_seconds,
             run_blocking=in_place,
             on_finding=lambda reason, claim, text: self.findings.append((reason, claim, text)),
         )

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from dra.devices import Inventory, State
 from dra.names import Bdf
@@ -103,14 +104,29 @@ async def test_lost_events_make_it_read_everything_again() -> None:
                 await trio.lowlevel.checkpoint()
 
 
+class Deaf:
+    async def listen(self, send: object, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+
+async def test_a_shorter_period_counts_at_once_and_not_when_the_long_one_is_over() -> None:
+    kernel = SimKernel.load(machines.document("server-4x-b60"), lock=threading.RLock())
+    period = Latest(86400.0)
+    keeper = InventoryKeeper(kernel, Deaf(), rescan_seconds=period, on_scan=lambda seconds, hung: None, on_wedged=lambda bdf, how: None)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(keeper.run)
+        await trio.testing.wait_all_tasks_blocked()
+        kernel.unplug(FIRST)
+        period.set(5.0)
+        with trio.fail_after(4):
+            await keeper.inventory.wait_newer(1)
+        assert FIRST not in keeper.inventory.value.by_bdf()
+        nursery.cancel_scope.cancel()
+
+
 async def test_without_any_event_the_slow_rescan_finds_the_change() -> None:
     kernel = SimKernel.load(machines.document("server-4x-b60"), lock=threading.RLock())
-
-    class Deaf:
-        async def listen(self, send: object, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-            task_status.started()
-            await trio.sleep_forever()
-
     keeper = InventoryKeeper(
         kernel, Deaf(), rescan_seconds=Latest(0.05), on_scan=lambda seconds, hung: None, on_wedged=lambda bdf, how: None
     )

@@ -69,6 +69,16 @@ async def test_a_deleted_cdi_file_is_back_within_a_period(autojump_clock: trio.t
         assert FILE in disks.cdi
 
 
+async def test_a_shorter_period_counts_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    disks = await prepared()
+    async with ClaimNode(ClaimServer(claim("a", G1.name)), G1, disks=disks).running(reconcile=True) as node:
+        await trio.sleep(1)
+        disks.cdi.clear()
+        node.period_seconds.set(10.0)
+        await trio.sleep(11)
+        assert FILE in disks.cdi
+
+
 async def test_a_claim_that_is_gone_is_released_after_ten_quiet_minutes(autojump_clock: trio.testing.MockClock) -> None:
     disks = await prepared()
     async with ClaimNode(ClaimServer(), G1, disks=disks).running(reconcile=True) as node:
