@@ -19,14 +19,19 @@ CRASHED: Final = 1
 MISUSED: Final = 2
 """Exit code for wrong flags or settings: restarting does not help."""
 
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 App = Callable[[trio.Event, Callable[[Callable[[], None]], None]], Awaitable[None]]
 """Runs until the event is set; the second argument takes what SIGHUP is to call."""
 
 
 def run(app: App) -> int:
     """Run `app` under Trio; SIGTERM and SIGINT ask it to stop, SIGHUP calls what it registered. Returns the exit code."""
+    early: list[int] = []
+    # Trio gives back to the old handlers what nobody took: a second SIGTERM at the very end must not make a clean stop a death by signal.
+    before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in SIGNALS}
     try:
-        trio.run(_main, app)
+        trio.run(_main, app, early)
     except BaseException as failure:
         leaves = list(_leaves(failure))
         if all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
@@ -34,13 +39,18 @@ def run(app: App) -> int:
         for leaf in leaves:
             log.critical("stopped by %s: %s", type(leaf).__name__, leaf, exc_info=leaf if _is_a_bug(leaf) else None)
         return MISUSED if all(isinstance(leaf, SettingsInvalid) for leaf in leaves) else CRASHED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return OK
 
 
-async def _main(app: App) -> None:
+async def _main(app: App, early: list[int]) -> None:
     stop = trio.Event()
     hang_up: list[Callable[[], None]] = []
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        if any(number != signal.SIGHUP for number in early):
+            stop.set()
         async with trio.open_nursery() as nursery:
 
             async def listen() -> None:
