@@ -1,0 +1,188 @@
+"""Whole stories of a node: the shipped plugin as a process, a control plane and a kubelet it knows only by their sockets."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from tests.fakes import plugin_process
+from tests.fakes.plugin_process import SETTINGS, Node
+from tools.simcluster.kinds import EVENT, SLICE
+
+pytestmark = pytest.mark.slow
+
+
+async def pod(here: Node, name: str, **request: object) -> list[str]:
+    """Run a pod with a claim of its own; the device nodes it was given."""
+    here.cluster.create_claim(name, template=True, **request)  # type: ignore[arg-type]
+    here.cluster.create_pod(name, templates={"gpu": name})
+    await here.cluster.wait_pod(name, deadline=20)
+    return nodes(here, name)
+
+
+def nodes(here: Node, name: str) -> list[str]:
+    return sorted(
+        node["path"]
+        for container in here.cluster.injected(name).values()
+        for node in container.device_nodes
+        if "by-path" not in node["path"]
+    )
+
+
+async def gone(here: Node, *names: str) -> None:
+    for name in names:
+        here.cluster.delete_pod(name)
+    for name in names:
+        await here.cluster.wait_pod_gone(name, deadline=20)
+
+
+async def published(here: Node, count: int) -> None:
+    def devices(slices: list[dict[str, object]]) -> int:
+        return sum(len(item["spec"].get("devices") or ()) for item in slices)  # type: ignore[attr-defined]
+
+    await here.cluster.wait(SLICE, lambda slices: devices(slices) == count, f"{count} devices in slices", deadline=15)
+
+
+@pytest.mark.parametrize("release", ["1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"])
+async def test_a_pod_runs_on_every_release(release: str) -> None:
+    async with plugin_process.node(kubernetes=release) as here:
+        plugin = await here.start()
+        await published(here, 4)
+        assert len(await pod(here, "a")) == 2
+        await gone(here, "a")
+        assert here.cdi_files == []
+        assert await plugin.terminate() == 0
+
+
+async def test_pods_keep_their_gpus_when_the_plugin_dies_and_new_ones_get_others() -> None:
+    async with plugin_process.node() as here:
+        plugin = await here.start()
+        first = await pod(here, "a")
+        await plugin.kill()
+        await here.start()
+        second = await pod(here, "b")
+        assert set(first).isdisjoint(second)
+        await gone(here, "a", "b")
+        assert here.cdi_files == []
+
+
+async def test_a_pod_deleted_while_the_plugin_is_down_is_cleaned_up_when_it_is_back() -> None:
+    async with plugin_process.node() as here:
+        plugin = await here.start()
+        await pod(here, "a")
+        await plugin.kill()
+        here.cluster.delete_pod("a")
+        await here.start()
+        await here.cluster.wait_pod_gone("a", deadline=20)
+        assert here.cdi_files == []
+
+
+async def test_slices_are_back_after_the_kubelet_wiped_them_at_its_restart() -> None:
+    async with plugin_process.node() as here:
+        await here.start()
+        await published(here, 4)
+        await here.cluster.kubelet.restart()
+        await here.cluster.wait_plugin()
+        await published(here, 4)
+
+
+async def test_a_node_comes_back_from_a_reboot_with_its_pods() -> None:
+    async with plugin_process.node() as here:
+        plugin = await here.start()
+        await pod(here, "a")
+        await here.simulate(op="reboot", boot_id="22222222-0000-4000-8000-000000000002")
+        await plugin.kill()
+        await here.cluster.kubelet.reboot()
+        await here.start()
+        await here.cluster.wait_pod("a", deadline=20)
+        assert len(here.cdi_files) == 1
+        await gone(here, "a")
+        assert here.cdi_files == []
+
+
+async def test_a_rolling_update_leaves_no_gap() -> None:
+    async with plugin_process.node("server-4x-flex140", kubernetes="1.34") as here:
+        old = await here.start(pod_uid="11111111-1111-1111-1111-111111111111")
+        await pod(here, "before")
+        await here.start(pod_uid="22222222-2222-2222-2222-222222222222", registered=False)
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(pod, here, f"during-{number}")
+            assert await old.terminate() == 0
+        await pod(here, "after")
+        await published(here, 8)
+        await gone(here, "before", "after", *(f"during-{number}" for number in range(4)))
+        assert here.cdi_files == []
+
+
+async def test_a_gpu_unplugged_in_use_evicts_its_pod_and_the_next_gets_another() -> None:
+    async with plugin_process.node(kubernetes="1.37") as here:
+        await here.start()
+        await pod(here, "a")
+        held = here.cluster.claims_of_pod("a")[0]["status"]["allocation"]["devices"]["results"][0]["device"]
+        bdf = f"{held[:4]}:{held[5:7]}:{held[8:10]}.{held[11]}"
+        await here.simulate(op="unplug", bdf=bdf)
+        await here.cluster.wait_pod_gone("a", deadline=20)
+        await published(here, 3)
+        assert len(await pod(here, "b")) == 2
+
+
+async def test_settings_are_reloaded_and_the_plan_is_told_in_an_event() -> None:
+    async with plugin_process.node() as here:
+        plugin = await here.start()
+        await published(here, 4)
+        here.settings.write_text(SETTINGS + "publish: {exclude: [{bdf: '0000:18:00.0'}]}\n")
+        await published(here, 3)
+        here.settings.write_text(SETTINGS + "publish: {exclude: [{bfd: '0000:18:00.0'}]}\n")
+        plugin.hang_up()
+        await here.cluster.wait(EVENT, lambda events: any(event["reason"] == "SettingsInvalid" for event in events), deadline=15)
+        assert "did you mean `bdf`?" in plugin.log
+        await published(here, 3)
+
+
+async def test_a_force_deleted_pods_gpu_is_given_on_only_when_it_is_free() -> None:
+    async with plugin_process.node("workstation-2xb580") as here:
+        await here.start()
+        await pod(here, "a")
+        await pod(here, "b")
+        here.cluster.delete_pod("a", grace_seconds=0)
+        assert len(await pod(here, "c")) == 2
+        await gone(here, "b", "c")
+        assert here.cdi_files == []
+
+
+async def test_a_wrong_claim_configuration_is_said_in_the_pods_event_in_one_line() -> None:
+    config = [
+        {"opaque": {"driver": "gpu.intel.com", "parameters": {"apiVersion": "gpu.intel.com/v1alpha1", "kind": "GpuConfig", "monitr": True}}}
+    ]
+    async with plugin_process.node() as here:
+        await here.start()
+        here.cluster.create_claim("bad", template=True, config=config)
+        here.cluster.create_pod("a", templates={"gpu": "bad"})
+        text = await here.cluster.wait_event("a", "FailedPrepareDynamicResources", deadline=20)
+        assert "unknown field `monitr`" in text and "\n" not in text
+
+
+async def test_killed_again_and_again_while_pods_come_and_go_nothing_is_left_over() -> None:
+    async with plugin_process.node("server-4x-flex140") as here:
+        plugin = await here.start()
+        for life in range(4):
+            names = [f"p{life}-{number}" for number in range(3)]
+            for name in names:
+                here.cluster.create_claim(name, template=True)
+                here.cluster.create_pod(name, templates={"gpu": name})
+            await here.cluster.wait_pod(names[0], deadline=20)
+            await plugin.kill()
+            plugin = await here.start()
+            for name in names:
+                await here.cluster.wait_pod(name, deadline=20)
+            for name in names[:2]:
+                here.cluster.delete_pod(name)
+            await plugin.kill()
+            plugin = await here.start()
+            for name in names[:2]:
+                await here.cluster.wait_pod_gone(name, deadline=20)
+            await gone(here, names[2])
+        assert here.cdi_files == []
+        assert await plugin.terminate() == 0
+        assert sorted(path.name for path in here.state.glob("*.sock")) == []
