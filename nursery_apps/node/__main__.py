@@ -216,7 +216,8 @@ async def _daemon(
             tree=tree,
             events=events,
             kube=kube,
-            listener=RpcServer(grace_seconds=settings.seconds(wanted.grace_period)),
+            # The grace itself is the claims' deadline (app.run): calls end when the claims they wait for do.
+            listener=RpcServer(grace_seconds=settings.BOUNDS["gracePeriod"][1]),
             directory_watch=InotifyWatch(),
             state=state,
             cdi_dir=cdi_dir,

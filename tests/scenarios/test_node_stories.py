@@ -7,6 +7,7 @@ import trio
 
 from tests.fakes import plugin_process
 from tests.fakes.plugin_process import SETTINGS, Node
+from tools.simcluster.faults import Fault
 from tools.simcluster.kinds import EVENT, SLICE
 
 pytestmark = pytest.mark.slow
@@ -186,3 +187,20 @@ async def test_killed_again_and_again_while_pods_come_and_go_nothing_is_left_ove
         assert here.cdi_files == []
         assert await plugin.terminate() == 0
         assert sorted(path.name for path in here.state.glob("*.sock")) == []
+
+
+async def test_sigterm_waits_for_the_claims_at_work_no_longer_than_the_grace() -> None:
+    async with plugin_process.node() as here:
+        here.settings.write_text(SETTINGS + "gracePeriod: 1s\n")
+        plugin = await here.start()
+        slow = here.cluster.faults.add(
+            Fault(delay_seconds=20, user_agent="intel-gpu-dra", verbs=("get",), resources=("resourceclaims",), times=1)
+        )
+        here.cluster.create_claim("a", template=True)
+        here.cluster.create_pod("a", templates={"gpu": "a"})
+        with trio.fail_after(10):
+            while slow in here.cluster.faults.list:  # until the plugin has asked
+                await trio.sleep(0.01)
+        begun = trio.current_time()
+        assert await plugin.terminate() == 0
+        assert trio.current_time() - begun < 6
