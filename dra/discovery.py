@@ -1,7 +1,7 @@
 """One scan of the machine: every Intel GPU function on the PCI bus, what it is and what shape it is in.
 
-Nothing here fails: a file that is missing, unreadable or nonsense makes a field unknown, a device that vanishes while it is read is left out
-with a reason, and no device hides another.
+Nothing here fails: a file that is missing, unreadable or nonsense makes a field unknown, a device that vanishes while it is read is left
+out with a reason, and no device hides another.
 """
 
 from __future__ import annotations

@@ -32,13 +32,13 @@ def run(app: App) -> int:
     before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in SIGNALS}
     try:
         trio.run(_main, app, early)
-    except BaseException as failure:
+    except BaseException as failure:  # noqa: ASYNC103  nothing is above that could want it
         leaves = list(_leaves(failure))
         if all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
-            return OK
+            return OK  # noqa: ASYNC104
         for leaf in leaves:
             log.critical("stopped by %s: %s", type(leaf).__name__, leaf, exc_info=leaf if _is_a_bug(leaf) else None)
-        return MISUSED if all(isinstance(leaf, SettingsInvalid) for leaf in leaves) else CRASHED
+        return MISUSED if all(isinstance(leaf, SettingsInvalid) for leaf in leaves) else CRASHED  # noqa: ASYNC104
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

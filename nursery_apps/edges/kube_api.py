@@ -240,9 +240,9 @@ class HttpKubeApi:
             with trio.CancelScope() as cut:
                 cut.cancel()
                 with contextlib.suppress(*_LOST):
-                    async for _ in chunks:
+                    async for _ in chunks:  # noqa: ASYNC102
                         pass
-            await self._leave(link)
+            await self._leave(link)  # noqa: ASYNC102
 
     # --- writing
 
@@ -317,7 +317,7 @@ class HttpKubeApi:
                     continue
                 raise Unavailable(0, "Unreachable", f"{method} {link.origin}{path}: {_describe(error)}") from error
             finally:
-                await self._leave(link)
+                await self._leave(link)  # noqa: ASYNC102
             if response.status < 300:
                 return answer
             if response.status == 401 and tries_left:
@@ -342,10 +342,10 @@ class HttpKubeApi:
                         await response.aclose()
                 await self._leave(link)
             except (trio.TooSlowError, *_LOST) as error:
-                await self._leave(link)
+                await self._leave(link)  # noqa: ASYNC120
                 raise Unavailable(0, "Unreachable", f"watch {link.origin}{path}: {_describe(error)}") from error
             except BaseException:
-                await self._leave(link)
+                await self._leave(link)  # noqa: ASYNC102
                 raise
             if response.status != 401 or last:
                 break
@@ -372,7 +372,7 @@ class HttpKubeApi:
                 await old.aclose()
         return link, identity.authorization
 
-    async def _leave(self, link: _Link) -> None:
+    async def _leave(self, link: _Link) -> None:  # also while cancelled: httpcore shields the closing of its pools
         link.users -= 1
         if link.retired and not link.users:
             await link.aclose()

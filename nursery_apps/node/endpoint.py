@@ -1,7 +1,7 @@
 """The DRA socket: served for as long as the program wants calls, under a name that leads to it.
 
-The kubelet dials the path it was told at registration, again after each of its restarts. A second instance that was started by mistake, or a
-cleaned directory, takes the name away; then the socket is made anew.
+The kubelet dials the path it was told at registration, again after each of its restarts. A second instance that was started by mistake, or
+a cleaned directory, takes the name away; then the socket is made anew.
 """
 
 from __future__ import annotations

@@ -115,4 +115,4 @@ async def node(machine: str = "server-4x-b60", **cluster: Any) -> AsyncIterator[
                 print(here.log.read_text() if here.log.exists() else "no log")
                 raise
             finally:
-                await here.close()
+                await here.close()  # noqa: ASYNC102  it shields itself, with a deadline
