@@ -22,7 +22,7 @@ _MAX_READ_BYTES: Final = 64 * 1024 * 1024
 _TEMPORARY: Final = ".intel-gpu-tmp-"
 """Marks our temporary files: the CDI directory is shared with other vendors' drivers."""
 _LEFTOVER_AFTER_SECONDS: Final = 60
-"""No write of ours lasts as long, so an older temporary file has lost its writer."""
+"""Between giving a file a second name and renaming that there is nothing to wait for, so what is older has lost its writer."""
 
 
 class RealStateDir:
@@ -56,9 +56,10 @@ class RealStateDir:
 
     def replace(self, name: str, data: bytes, *, mode: int = 0o600, keep: str | None = None) -> None:
         target = self._file(name)
-        temporary = self._file(_temporary(name))
+        fd, temporary = self._new(name, mode)
         try:
-            _write_new(temporary, data, mode)
+            _write_all(fd, data, temporary)
+            os.fsync(fd)
             if keep is not None:
                 self._keep(target, self._file(keep))
             os.rename(temporary, target)
@@ -66,6 +67,8 @@ class RealStateDir:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+        finally:
+            os.close(fd)
         self._sync_directory()
 
     def append(self, name: str, data: bytes) -> None:
@@ -104,6 +107,17 @@ class RealStateDir:
             raise ValueError(f"not a plain file name: {name!r}")
         return self._path / name
 
+    def _new(self, name: str, mode: int) -> tuple[int, Path]:
+        """An empty temporary file for `name`, locked for as long as it is open: that tells it from what a killed writer left."""
+        while True:
+            temporary = self._file(_temporary(name))
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                os.fchmod(fd, stat.S_IMODE(mode))  # whatever the umask
+                return fd, temporary
+            os.close(fd)  # another instance that is starting took it for a leftover before it was locked
+
     def _keep(self, target: Path, kept: Path) -> None:
         """Give the old content a second name; the order leaves one of the two readable at every instant."""
         temporary = self._file(_temporary(kept.name))
@@ -117,14 +131,14 @@ class RealStateDir:
         os.fsync(self._directory_fd)
 
     def _remove_leftovers(self) -> None:
-        """Temporary files of a process that was killed; a young one may be another instance's write (rolling update)."""
+        """Temporary files of a process that was killed; one that is locked is another instance's write (rolling update)."""
         with os.scandir(self._path) as entries:
-            names = [entry.name for entry in entries if entry.name.startswith(".") and _TEMPORARY in entry.name]
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                path = self._path / name
-                if time.time() - path.stat().st_mtime > _LEFTOVER_AFTER_SECONDS:
-                    path.unlink()
+            files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        for name in files:
+            if not name.startswith(".") or _TEMPORARY not in name:
+                continue
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                _remove_if_left(self._path / name)
 
 
 def _temporary(name: str) -> str:
@@ -132,12 +146,15 @@ def _temporary(name: str) -> str:
     return f".{name}{_TEMPORARY}{os.urandom(6).hex()}"
 
 
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+def _remove_if_left(path: Path) -> None:
+    """Raises BlockingIOError if somebody is writing it."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        os.fchmod(fd, stat.S_IMODE(mode))  # whatever the umask
-        _write_all(fd, data, path)
-        os.fsync(fd)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(fd)
+        # A second name of a finished file, about to replace the kept one, has no writer; making the name set ctime.
+        if found.st_nlink == 1 or time.time() - found.st_ctime > _LEFTOVER_AFTER_SECONDS:
+            path.unlink()
     finally:
         os.close(fd)
 

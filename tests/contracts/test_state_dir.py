@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -121,12 +122,34 @@ def test_another_process_waits_for_the_lock(tmp_path: Path) -> None:
     real.close()
 
 
-def test_old_temporary_files_of_ours_are_swept_and_nobody_elses(tmp_path: Path) -> None:
-    ours, young, theirs = tmp_path / ".a.intel-gpu-tmp-00", tmp_path / ".b.intel-gpu-tmp-00", tmp_path / ".other.tmp-1"
-    for path in (ours, young, theirs):
+def test_what_a_killed_writer_left_is_swept_at_once_and_nothing_else(tmp_path: Path) -> None:
+    left, written, theirs = tmp_path / ".a.intel-gpu-tmp-00", tmp_path / ".b.intel-gpu-tmp-00", tmp_path / ".other.tmp-1"
+    for path in (left, written, theirs):
         path.write_bytes(b"")
-    for path in (ours, theirs):
-        os.utime(path, (0, 0))
+    with written.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as another instance does for as long as it writes
+        RealStateDir(str(tmp_path)).close()
+    assert not left.exists()
+    assert written.exists() and theirs.exists()
+
+
+def test_a_second_name_about_to_replace_the_kept_one_is_not_taken_for_a_leftover(tmp_path: Path) -> None:
+    current, second = tmp_path / "journal", tmp_path / ".journal.old.intel-gpu-tmp-00"
+    current.write_bytes(b"old")
+    second.hardlink_to(current)
     RealStateDir(str(tmp_path)).close()
-    assert not ours.exists()
-    assert young.exists() and theirs.exists()
+    assert second.exists() and current.read_bytes() == b"old"
+
+
+def test_instances_that_start_while_another_writes_never_take_its_file_away(tmp_path: Path) -> None:
+    code = "import sys; from nursery_apps.edges.state_dir import RealStateDir\nfor _ in range(300): RealStateDir(sys.argv[1]).close()"
+    state = RealStateDir(str(tmp_path))
+    starting = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    written = 0
+    while starting.poll() is None:
+        written += 1
+        state.replace("a", str(written).encode())
+    assert starting.returncode == 0
+    assert state.read("a") == str(written).encode() and written > 1
+    state.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
