@@ -141,15 +141,18 @@ def test_a_second_name_about_to_replace_the_kept_one_is_not_taken_for_a_leftover
     assert second.exists() and current.read_bytes() == b"old"
 
 
-def test_instances_that_start_while_another_writes_never_take_its_file_away(tmp_path: Path) -> None:
-    code = "import sys; from nursery_apps.edges.state_dir import RealStateDir\nfor _ in range(300): RealStateDir(sys.argv[1]).close()"
-    state = RealStateDir(str(tmp_path))
-    starting = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    written = 0
-    while starting.poll() is None:
-        written += 1
-        state.replace("a", str(written).encode())
-    assert starting.returncode == 0
-    assert state.read("a") == str(written).encode() and written > 1
+def test_an_instance_that_starts_between_making_a_file_and_locking_it_costs_no_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, lock, starts = RealStateDir(str(tmp_path)), fcntl.flock, [RealStateDir]
+
+    def late(fd: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX and starts:
+            starts.pop()(str(tmp_path)).close()
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    state.replace("a", b"one")
+    assert state.read("a") == b"one"
+    assert starts == []
     state.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
