@@ -97,7 +97,20 @@ def faults(kind: Kind, new: Json, old: Json | None, release: Release) -> list[Ca
                 if request not in known:
                     text = f'Invalid value: "{request}": must be the name of a request in the claim'
                     found.append(Cause(f"{root}.{name}[{index}].requests", text))
+    for index, constraint in enumerate(devices.get("constraints") or ()):
+        found += _constraint_faults(f"{root}.constraints[{index}]", constraint)
     return found + _config_faults(f"{root}.config", devices.get("config") or [], release)
+
+
+def _constraint_faults(at: str, constraint: Json) -> list[Cause]:
+    said = [name for name in ("matchAttribute", "distinctAttribute") if constraint.get(name)]
+    if len(said) != 1:
+        text = "exactly one of `matchAttribute` or `distinctAttribute` is required"
+        return [Cause(at, f"Invalid value: {text}") if said else Cause(f"{at}.matchAttribute", "Required value", "FieldValueRequired")]
+    domain, _, name = constraint[said[0]].rpartition("/")
+    if not names.subdomain(domain, 63) or not names.c_identifier(name):
+        return [Cause(f"{at}.{said[0]}", f'Invalid value: "{constraint[said[0]]}": must be <domain>/<C identifier>')]
+    return []
 
 
 def _request_faults(at: str, request: Json) -> list[Cause]:

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from tools.simcluster import applied, discovery, kinds, patches, refusals, selectors, shapes, watching
+from tools.simcluster import applied, discovery, kinds, patches, refusals, selectors, shapes, typed, watching
 from tools.simcluster.faults import Fault, Faults, reason_of
 from tools.simcluster.kinds import Json
 from tools.simcluster.refusals import Refused
@@ -178,9 +178,10 @@ class HttpApi:
             said = f"{body.get('apiVersion')} {body.get('kind')}"
             raise refusals.bad_request(f"the API version in the data ({said}) does not match the expected ({wanted} {target.kind.kind})")
         try:
-            return shapes.to_held(target.kind, target.version, body)
+            held = shapes.to_held(target.kind, target.version, body)
         except (AttributeError, TypeError, KeyError) as error:
             raise refusals.bad_request(f"{target.kind.kind} in version {target.version!r} cannot be handled: {error}") from error
+        return typed.checked(target.kind, held)
 
     def _selected(self, target: Target, query: dict[str, str]) -> list[Json]:
         by_field = selectors.by_field(target.kind, query.get("fieldSelector", ""), self.registry.release)
@@ -194,7 +195,7 @@ class HttpApi:
             revision, found = store.snapshot(token)
         else:
             revision, found = store.revision, self._selected(target, query)
-        limit = int(query.get("limit") or 0)
+        limit = _number("limit", query.get("limit")) or 0
         rest: list[Json] = []
         if limit and len(found) > limit:
             found, rest = found[:limit], found[limit:]
@@ -241,7 +242,9 @@ class HttpApi:
 
     def _delete(self, target: Target, options: Json, query: dict[str, str], dry_run: bool) -> Response:
         only_if = options.get("preconditions") or {}
-        grace = options.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
+        if not isinstance(only_if, dict):
+            raise refusals.bad_request("DeleteOptions cannot be handled: preconditions is not an object")
+        grace = _number("gracePeriodSeconds", options.get("gracePeriodSeconds", query.get("gracePeriodSeconds")))
         kind = target.kind
         gone = self.registry.delete(
             kind,
@@ -249,7 +252,7 @@ class HttpApi:
             target.namespace,
             uid=only_if.get("uid") or "",
             resource_version=only_if.get("resourceVersion") or "",
-            grace_seconds=None if grace is None else int(grace),
+            grace_seconds=grace,
             dry_run=dry_run or options.get("dryRun") == ["All"],
         )
         held_back = gone["metadata"].get("finalizers")
@@ -274,7 +277,7 @@ class HttpApi:
             target,
             selects,
             after=None if version in ("", "0") or query.get("sendInitialEvents") == "true" else int(version),
-            seconds=float(query.get("timeoutSeconds") or random.uniform(*watching.WATCH_SECONDS)),
+            seconds=_number("timeoutSeconds", query.get("timeoutSeconds")) or random.uniform(*watching.WATCH_SECONDS),
             bookmark_seconds=self.bookmark_seconds if query.get("allowWatchBookmarks") == "true" else None,
             tells_end_of_initial=query.get("sendInitialEvents") == "true",
             cut=self.faults.cut,
@@ -312,6 +315,14 @@ def _dry_run(query: dict[str, str]) -> bool:
     if said not in (None, "", "All"):
         raise refusals.bad_request(f"dryRun: Unsupported value: {said!r}: supported values: All")
     return said == "All"
+
+
+def _number(name: str, said: Any) -> int | None:
+    if said in (None, ""):
+        return None
+    if not str(said).isdigit():
+        raise refusals.bad_request(f"{name}: Invalid value: {said!r}: must be a number, 0 or more")
+    return int(said)
 
 
 def _not_ahead(version: str, revision: int) -> None:

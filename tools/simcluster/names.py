@@ -77,6 +77,10 @@ def semver_key(text: str) -> tuple[object, ...]:
     return (int(major), int(minor), int(patch), pre is None, parts)
 
 
+QUANTITY_AT_MOST: Final = (2**63 - 1) * 10**9
+"""What is more counts as this (apimachinery/pkg/api/resource), in billionths."""
+
+
 def quantity(text: object) -> int:
     """The value in billionths.
 
@@ -94,6 +98,8 @@ def quantity(text: object) -> int:
     elif suffix in _SCALES:
         power += _SCALES[suffix]
     elif suffix:
-        power += int(suffix[1:])
+        # Beyond a thousand it is the most or next to nothing in any case, and powers of ten take for ever.
+        power += max(-1000, min(1000, int(suffix[1:])))
     value = int(value * 10**power) if power >= 0 else -(-value // 10**-power)
+    value = min(value, QUANTITY_AT_MOST)
     return -value if sign == "-" else value

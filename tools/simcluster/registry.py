@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from tools.simcluster import claim_rules, gated, names, refusals, slice_rules
-from tools.simcluster.kinds import CLAIM, DEVICE_CLASS, NAMESPACE, NODE, POD, SLICE, TAINT_RULE, TEMPLATE, Json, Kind
+from tools.simcluster.kinds import CLAIM, DEVICE_CLASS, EVENT, NAMESPACE, NODE, POD, SLICE, TAINT_RULE, TEMPLATE, Json, Kind
 from tools.simcluster.refusals import Cause
 from tools.simcluster.releases import Release
 from tools.simcluster.store import Store
@@ -194,6 +194,8 @@ class Registry:
                 **new.get("spec", {}),
             }
             return {**new, "spec": spec, "status": {"phase": "Pending", **new.get("status", {})}}
+        if kind is EVENT:
+            return {"involvedObject": {}, **new}
         if kind is NAMESPACE:
             labels = {**new["metadata"].get("labels", {}), "kubernetes.io/metadata.name": new["metadata"]["name"]}
             return {**new, "metadata": {**new["metadata"], "labels": labels}, "status": {"phase": "Active", **new.get("status", {})}}

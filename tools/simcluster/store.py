@@ -44,6 +44,7 @@ class Store:
         self._compacted = 0
         self._waiting: dict[Kind | None, trio.Event] = {}
         self._snapshots: dict[str, tuple[int, list[Json]]] = {}
+        self._snapshots_taken = 0
 
     # --- objects -----------------------------------------------------------------------------------------------------------------
 
@@ -126,7 +127,8 @@ class Store:
     # --- paged lists -------------------------------------------------------------------------------------------------------------
 
     def keep_snapshot(self, rest: list[Json], revision: int) -> str:
-        token = f"{revision}.{self.revision}.{len(rest)}.{len(self._snapshots)}"
+        self._snapshots_taken += 1
+        token = f"{revision}.{self._snapshots_taken}"
         while len(self._snapshots) >= SNAPSHOTS:
             del self._snapshots[next(iter(self._snapshots))]
         self._snapshots[token] = (revision, rest)

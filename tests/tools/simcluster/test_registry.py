@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tools.simcluster import releases
+from tools.simcluster import names, releases
+from tools.simcluster import store as store_module
 from tools.simcluster.kinds import CLAIM, NAMESPACE, NODE, POD, SLICE, Json
 from tools.simcluster.refusals import Refused
 from tools.simcluster.registry import Registry
@@ -154,3 +155,41 @@ def test_finalizers_and_grace_hold_an_object_back() -> None:
 def test_releases_that_are_not_emulated(wrong: str) -> None:
     with pytest.raises(ValueError, match="no such release"):
         releases.release(wrong)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "field"),
+    [
+        ({"matchAttribute": "gpu.intel.com/family"}, None),
+        ({}, "spec.devices.constraints[0].matchAttribute"),
+        ({"matchAttribute": "family"}, "spec.devices.constraints[0].matchAttribute"),
+        ({"matchAttribute": "a/b", "distinctAttribute": "a/c"}, "spec.devices.constraints[0]"),
+    ],
+)
+def test_a_constraint_names_one_attribute_with_its_domain(constraint: Json, field: str | None) -> None:
+    requests = [{"name": "gpu", "exactly": {"deviceClassName": "gpu.intel.com"}}]
+    claim = {"metadata": {"name": "c"}, "spec": {"devices": {"requests": requests, "constraints": [constraint]}}}
+    if field is None:
+        registry("1.36").create(CLAIM, claim, "default")
+        return
+    with pytest.raises(Refused) as caught:
+        registry("1.36").create(CLAIM, claim, "default")
+    assert [cause["field"] for cause in caught.value.details["causes"]] == [field]
+
+
+def test_pages_of_several_lists_are_not_mixed_up() -> None:
+    store = Store()
+    tokens = {
+        store.keep_snapshot([{"metadata": {"name": str(index)}}], store.revision): index for index in range(store_module.SNAPSHOTS + 9)
+    }
+    assert len(tokens) == store_module.SNAPSHOTS + 9
+    for token, index in list(tokens.items())[-store_module.SNAPSHOTS :]:
+        assert store.snapshot(token)[1][0]["metadata"]["name"] == str(index)
+    with pytest.raises(Refused) as caught:
+        store.snapshot(next(iter(tokens)))
+    assert caught.value.code == 410
+
+
+@pytest.mark.parametrize(("text", "units"), [("1e3", 1000), ("1e999999999", 2**63 - 1), ("-12Ei", -(2**63 - 1)), ("1E", 10**18)])
+def test_quantities_have_an_end(text: str, units: int) -> None:
+    assert names.quantity(text) == units * 10**9
