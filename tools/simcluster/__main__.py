@@ -1,4 +1,7 @@
-"""`python -m tools.simcluster --root DIR`: a control plane and a node for a driver that is run by hand beside it."""
+"""`python -m tools.simcluster --root DIR`: a control plane and a node for a driver that is run by hand beside it.
+
+When all is there it prints a line for programs, `ready <url> <kubeconfig>`, and then for people what happens, until SIGTERM or SIGINT.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,12 @@ async def run(options: argparse.Namespace, root: str) -> None:
     def log(line: str) -> None:
         print(f"{time.monotonic() - began:9.3f}  {line}", flush=True)
 
-    gates = {name: value == "true" for name, _, value in (gate.partition("=") for gate in options.gate)}
+    gates = {}
+    for gate in options.gate:
+        name, _, value = gate.partition("=")
+        if value not in ("true", "false"):
+            raise ValueError(f"--gate {gate}: must be {name or 'NAME'}=true or {name or 'NAME'}=false")
+        gates[name] = value == "true"
     cluster = SimCluster(
         root,
         kubernetes=options.kubernetes,
@@ -58,15 +66,17 @@ async def run(options: argparse.Namespace, root: str) -> None:
     )
     if options.verbose:
         cluster.http.log = log
-    async with trio.open_nursery() as nursery:
-        await nursery.start(cluster.run)
-        if options.kubeconfig_out:
-            shutil.copyfile(cluster.kubeconfig_path, options.kubeconfig_out)
-        log(f"kubeconfig      {options.kubeconfig_out or cluster.kubeconfig_path}")
-        log(f"kubelet root    {cluster.layout.kubelet}")
-        log(f"CDI directory   {cluster.layout.cdi}")
-        log(f"node            {cluster.node}")
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    # Signals are taken from the beginning: whoever reads `ready` may send one at once.
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(cluster.run)
+            kubeconfig = cluster.kubeconfig_path
+            if options.kubeconfig_out:
+                kubeconfig = shutil.copyfile(kubeconfig, options.kubeconfig_out)
+            print(f"ready {cluster.api_url} {kubeconfig}", flush=True)
+            log(f"kubelet root    {cluster.layout.kubelet}")
+            log(f"CDI directory   {cluster.layout.cdi}")
+            log(f"node            {cluster.node}")
             async for _ in signals:
                 nursery.cancel_scope.cancel()
 
@@ -76,8 +86,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="simcluster-") as temporary:
         try:
             trio.run(run, options, options.root or temporary)
-        except* ValueError as errors:
-            sys.exit(f"simcluster: {errors.exceptions[0]}")
+        except* (ValueError, OSError) as errors:
+            sys.exit(f"simcluster: {first_of(errors)}")
+
+
+def first_of(error: BaseException) -> BaseException:
+    """A wrong flag, a port that is taken, a directory that cannot be written: what it was, without the tasks around it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 if __name__ == "__main__":
