@@ -22,19 +22,17 @@ from dra.errors import DriverError
 from dra.kernel_tree import KernelTree
 from dra.names import DRIVER_NAME, BootId, NodeName
 from dra.settings import NodePluginConfiguration, SettingsInvalid
-from dra.sim_kernel.kernel import SimKernel
 from nursery_apps import lifecycle, log, reload
-from nursery_apps.edges import in_cluster, yaml_text
+from nursery_apps.credentials import Credentials
+from nursery_apps.edges import in_cluster
 from nursery_apps.edges.file_watch import InotifyWatch
 from nursery_apps.edges.grpc_on_trio.server import RpcServer
 from nursery_apps.edges.kernel_tree import RealKernelTree
 from nursery_apps.edges.kube_api import HttpKubeApi
-from nursery_apps.edges.kubeconfig import KubeconfigCredentials, default_path
-from nursery_apps.edges.simulator import SimDeviceEvents, load_machine, serve_control
 from nursery_apps.edges.state_dir import RealStateDir
-from nursery_apps.edges.udev import UdevEvents
 from nursery_apps.node import app, discover
 from nursery_apps.node.parts import Parts
+from nursery_apps.seams import DeviceEvents
 
 T = TypeVar("T")
 
@@ -119,6 +117,8 @@ def _discover(options: argparse.Namespace) -> int:
 def _scan(options: argparse.Namespace) -> Inventory:
     tree: KernelTree
     if options.simulate:
+        from dra.sim_kernel.kernel import SimKernel
+
         document, machine = _document(options.simulate)
         tree = _or_refuse(options.simulate, lambda: SimKernel.load(document, machine))
     else:
@@ -160,6 +160,8 @@ class _SettingsFile:
             data = Path(self._path).read_bytes()
         except OSError as error:
             raise SettingsInvalid(f"{self._path}: {error.strerror}") from None
+        from nursery_apps.edges import yaml_text
+
         return settings.decode_node(yaml_text.load(data, self._path), self._path)
 
     async def watch(self, wake: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -194,18 +196,7 @@ async def _daemon(
     real = RealKernelTree(options.sysfs_root, options.dev_root)
     kube = HttpKubeApi(_credentials(options), user_agent=f"intel-gpu-dra/{VERSION}", random=random.random)
     async with trio.open_nursery() as nursery:
-        tree: KernelTree = real
-        events: SimDeviceEvents | UdevEvents = UdevEvents(wanted.device_events.source)
-        if document is not None:
-            kernel = load_machine(
-                *document,
-                str(state_path),
-                host_boot_id=real.read(BOOT_ID).strip(),
-                fresh_boot_id=lambda: str(uuid.uuid4()),
-                sleep=time.sleep,
-            )
-            await nursery.start(serve_control, kernel, str(state_path / SIMULATOR_SOCKET))
-            tree, events = kernel, SimDeviceEvents(kernel)
+        tree, events = await _machine(options, wanted, document, state_path, real, nursery)
         parts = Parts(
             node=NodeName(options.node_name),
             boot_id=BootId(tree.read(BOOT_ID).strip()),
@@ -236,6 +227,35 @@ async def _daemon(
         nursery.cancel_scope.cancel()
 
 
+async def _machine(
+    options: argparse.Namespace,
+    wanted: NodePluginConfiguration,
+    document: tuple[object, str | None] | None,
+    state_path: Path,
+    real: RealKernelTree,
+    nursery: trio.Nursery,
+) -> tuple[KernelTree, DeviceEvents]:
+    """This machine, or the fake one with its control socket. Each start imports only its own."""
+    if document is None:
+        from nursery_apps.edges.udev import UdevEvents
+
+        return real, UdevEvents(wanted.device_events.source)
+    from nursery_apps.edges.simulator import SimDeviceEvents, load_machine, serve_control
+
+    try:
+        kernel = load_machine(
+            *document,
+            str(state_path),
+            host_boot_id=real.read(BOOT_ID).strip(),
+            fresh_boot_id=lambda: str(uuid.uuid4()),
+            sleep=time.sleep,
+        )
+    except ValueError as error:
+        raise SettingsInvalid(f"--simulate {options.simulate}: {error}") from None
+    await nursery.start(serve_control, kernel, str(state_path / SIMULATOR_SOCKET))
+    return kernel, SimDeviceEvents(kernel)
+
+
 def _directory(path: str, mode: int, flag: str) -> RealStateDir:
     try:
         return RealStateDir(path, mode=mode)
@@ -243,9 +263,11 @@ def _directory(path: str, mode: int, flag: str) -> RealStateDir:
         raise SettingsInvalid(f"cannot use the directory {path}: {error.strerror}; is {flag} right, and mounted writable?") from None
 
 
-def _credentials(options: argparse.Namespace) -> KubeconfigCredentials | in_cluster.InClusterCredentials:
+def _credentials(options: argparse.Namespace) -> Credentials:
     if options.kubeconfig is None and in_cluster.available(os.environ):
         return in_cluster.InClusterCredentials(os.environ)
+    from nursery_apps.edges.kubeconfig import KubeconfigCredentials, default_path
+
     return KubeconfigCredentials(options.kubeconfig or default_path(os.environ))
 
 
