@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dra import cdi, opaque_config
 from dra.devices import Gpu, Kind, State
 from dra.errors import ClaimRefused, HardwareFault, NotYet
@@ -40,7 +42,7 @@ def results_of(claim: ResourceClaim, pool: PoolName) -> list[Result]:
     return ours
 
 
-def grants(claim: ResourceClaim, uid: ClaimUid, pool: PoolName, known: dict[DeviceName, Gpu]) -> tuple[Grant, ...]:
+def grants(claim: ResourceClaim, uid: ClaimUid, pool: PoolName, known: Mapping[DeviceName, Gpu]) -> tuple[Grant, ...]:
     """What the claim is to hold. `known` lends the parent of VFs; a device missing there is granted by name (see `require`).
 
     Raises:

@@ -6,7 +6,7 @@ runtimes refuse a whole file of a version they do not know. Strings of users nev
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -49,7 +49,7 @@ def qualified(device: str) -> str:
     return f"{CDI_KIND}={device}"
 
 
-def render(record: Record, gpus: dict[DeviceName, Gpu]) -> bytes | None:
+def render(record: Record, gpus: Mapping[DeviceName, Gpu]) -> bytes | None:
     """The claim's file, or None if no device of it needs container edits (a file without devices is refused by runtimes).
 
     A GPU without nodes (admin access to one in passthrough) is left out: an empty device is refused too. Claims taken over from another
@@ -76,7 +76,7 @@ def render(record: Record, gpus: dict[DeviceName, Gpu]) -> bytes | None:
     return msgspec.json.format(msgspec.json.encode(spec), indent=2) + b"\n"
 
 
-def render_taken_over(records: Iterable[Record], gpus: dict[DeviceName, Gpu]) -> bytes | None:
+def render_taken_over(records: Iterable[Record], gpus: Mapping[DeviceName, Gpu]) -> bytes | None:
     """One file for all claims another driver prepared: several claims may share a name there, so it cannot be in files of claims."""
     devices: dict[str, dict[str, Any]] = {}
     for record in records:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import functools
+from collections.abc import Mapping
 
 import msgspec
 
@@ -106,13 +108,15 @@ class Ignored(msgspec.Struct, frozen=True):
     path: str | None = None
 
 
-class Inventory(msgspec.Struct, frozen=True):
+class Inventory(msgspec.Struct, frozen=True, dict=True):
     """One scan: every Intel GPU function, in order of address."""
 
     gpus: tuple[Gpu, ...] = ()
     ignored: tuple[Ignored, ...] = ()
 
-    def by_name(self) -> dict[DeviceName, Gpu]:
+    @functools.cached_property
+    def by_name(self) -> Mapping[DeviceName, Gpu]:
+        """Asked for several times by every claim, so made once for each scan."""
         return {gpu.name: gpu for gpu in self.gpus}
 
     def by_bdf(self) -> dict[Bdf, Gpu]:

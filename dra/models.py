@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from importlib import resources
+import pkgutil
 from typing import Literal
 
 import msgspec
@@ -36,7 +36,9 @@ class Models(msgspec.Struct, frozen=True):
 @functools.cache
 def table() -> Models:
     """The whole table, read once."""
-    return msgspec.json.decode(resources.files("dra").joinpath("models.json").read_bytes(), type=Models)
+    data = pkgutil.get_data("dra", "models.json")  # importlib.resources does the same for 0.5 MB more of memory
+    assert data is not None
+    return msgspec.json.decode(data, type=Models)
 
 
 def find(device: str) -> Model | None:

@@ -57,7 +57,7 @@ def offer(
             taints[gpu.name] = (_taint(reason),)
         else:
             withheld[gpu.name] = gpu.why or str(gpu.state)
-    present = inventory.by_name()
+    present = inventory.by_name
     for name in in_use:
         if name not in present and (gone := remembered.get(name)) is not None and selected(gone):
             gpus[name] = gone

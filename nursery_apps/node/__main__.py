@@ -32,11 +32,13 @@ from nursery_apps.edges.kube_api import HttpKubeApi
 from nursery_apps.edges.state_dir import RealStateDir
 from nursery_apps.node import app, discover
 from nursery_apps.node.parts import Parts
-from nursery_apps.seams import DeviceEvents
+from nursery_apps.seams import DeviceEvents, RunBlocking
 
 T = TypeVar("T")
 
 VERSION = "0.1.0"
+WORKERS = 4
+"""Threads for files: more of them only take turns on the interpreter, and each costs memory."""
 SIMULATOR_SOCKET = "simulator.sock"
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 
@@ -168,8 +170,13 @@ class _SettingsFile:
         await InotifyWatch().file(self._path, wake, task_status=task_status)
 
 
-async def _in_thread(work: Callable[[], T], /) -> T:
-    return await trio.to_thread.run_sync(work)
+def _in_threads(most: int) -> RunBlocking:
+    limit = trio.CapacityLimiter(most)
+
+    async def run(work: Callable[[], T], /) -> T:
+        return await trio.to_thread.run_sync(work, limiter=limit)
+
+    return run
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -212,7 +219,7 @@ async def _daemon(
             directory_watch=InotifyWatch(),
             state=state,
             cdi_dir=cdi_dir,
-            run_blocking=_in_thread,
+            run_blocking=_in_threads(WORKERS),
             clock=time.time,
             random=random.random,
         )

@@ -49,14 +49,12 @@ class Offering:
 
     def known(self) -> list[Gpu]:
         """Every GPU of the machine, and those that are gone but held."""
-        return list((self._remembered | self._inventory.value.by_name()).values())
+        return list((self._remembered | dict(self._inventory.value.by_name)).values())
 
     def _decide(self) -> None:
         inventory, in_use = self._inventory.value, self._ledger.value.in_use()
         made = offer.offer(inventory, remembered=self._remembered, in_use=in_use, selected=partial(settings.selects, self._publish.value))
-        self._remembered = {
-            name: gpu for name, gpu in (self._remembered | inventory.by_name()).items() if name in in_use
-        } | inventory.by_name()
+        self._remembered = {name: gpu for name, gpu in self._remembered.items() if name in in_use} | dict(inventory.by_name)
         if made == self._made:
             return  # the ledger changes with every prepare; rendering 64 GPUs each time would cost more than the prepare
         self._made = made

@@ -90,7 +90,7 @@ class Preparer:
             assert record is not None
             grants = record.grants
         else:
-            grants = allocation.grants(claim, ref.uid, self._pool, self._inventory.value.by_name())
+            grants = allocation.grants(claim, ref.uid, self._pool, self._inventory.value.by_name)
         await self._await_devices(grants, progress)
         if record is None or not record.same_holdings(grants):
             record = await self._grant(ref, grants, progress)
@@ -144,7 +144,7 @@ class Preparer:
 
     def _settle_files(self, uid: ClaimUid, record: Record | None) -> tuple[preparation.Facts, preparation.Step | None]:
         name = cdi.file_name(uid)
-        wanted = cdi.render(record, self._inventory.value.by_name()) if record is not None else None
+        wanted = cdi.render(record, self._inventory.value.by_name) if record is not None else None
         try:
             while True:
                 facts = preparation.Facts(uid, record, self._cdi_dir.read(name), wanted)
@@ -178,7 +178,7 @@ class Preparer:
             while True:
                 seen = self._inventory.version
                 try:
-                    allocation.require(grant, self._inventory.value.by_name().get(grant.device))
+                    allocation.require(grant, self._inventory.value.by_name.get(grant.device))
                     break
                 except NotYet as missing:
                     progress.waiting_for = str(missing)
@@ -188,7 +188,9 @@ class Preparer:
     async def _grant(self, ref: ClaimRef, grants: tuple[Grant, ...], progress: Progress) -> Record:
         """Record the intent, once nobody else holds the devices."""
         record = Record(uid=ref.uid, namespace=ref.namespace, name=ref.name, grants=grants, boot_id=self._boot_id, granted_at=self._clock())
-        seen_here = await self._run_blocking(partial(self._cdi_dir.stamp, cdi.file_name(ref.uid))) is not None
+        seen_here = False
+        if self._journal.ledger.value.parked:  # only then does it matter, and looking costs a hop to a thread
+            seen_here = await self._run_blocking(partial(self._cdi_dir.stamp, cdi.file_name(ref.uid))) is not None
 
         def decide(ledger: Ledger) -> list[Change]:
             if (blocker := ledger.held_by(ref.uid, grants, seen_here=seen_here)) is not None:
@@ -209,7 +211,7 @@ class Preparer:
                 return record
 
     def _reply(self, record: Record, grants: tuple[Grant, ...]) -> PreparedReply:
-        gpus = self._inventory.value.by_name()
+        gpus = self._inventory.value.by_name
         requests = {(grant.device, grant.admin): grant.requests for grant in grants}
         return tuple(
             PreparedDevice(

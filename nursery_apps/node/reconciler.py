@@ -208,7 +208,7 @@ class Reconciler:
 
     def _write_taken_over_file(self, ledger: Ledger, inventory: Inventory) -> None:
         records = [record for record in ledger.records() if record.origin is not None]
-        wanted = cdi.render_taken_over(records, inventory.by_name())
+        wanted = cdi.render_taken_over(records, inventory.by_name)
         # While Intel's own file stands in this directory its names resolve; the same name in two files of one directory would not.
         if self._cdi_dir.stamp(takeover.FOREIGN_CDI_FILE) is not None:
             wanted = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tools.benches import figures
 from tools.benches.groups import GROUPS
+from tools.benches.world import CDI_PLACE
 
 
 def main() -> int:
@@ -24,7 +25,8 @@ def main() -> int:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         found += GROUPS[name]()
     figures.show(found)
-    print("Real syncs on the file system of /tmp. Everything shares this machine: compare figures of one run only.")
+    print(f"Journal on the file system of /tmp, with real syncs; CDI files below {CDI_PLACE}.")
+    print("Daemon, API server and client share this machine: compare figures of one run only.")
     if options.json:
         figures.write(found, Path(options.json))
     return 0

@@ -23,13 +23,15 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICE = "/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin"
 SETTINGS = "apiVersion: gpu.intel.com/v1alpha1\nkind: NodePluginConfiguration\nprobes: {port: 0}\nlogging: {level: warning}\n"
 NODE = "node1"
+CDI_PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else "/tmp"
+"""A tmpfs, as /var/run/cdi is on a node."""
 
 
 class World:
     """One directory, one API server, at most one daemon at a time."""
 
-    def __init__(self, directory: Path, url: str) -> None:
-        self.directory, self.url = directory, url
+    def __init__(self, directory: Path, cdi: Path, url: str) -> None:
+        self.directory, self.cdi, self.url = directory, cdi, url
         self.kubelet = directory / "k"
         self.state = self.kubelet / "plugins" / "gpu.intel.com"
         self.endpoint = self.state / "dra.sock"
@@ -48,7 +50,7 @@ class World:
     def start(self, *machine: str) -> float:
         """Start the daemon on a machine (flags); the time of the exec."""
         command = [str(Path(sys.executable).parent / "gpu-node-plugin"), *machine, "--kubeconfig", str(self.directory / "kubeconfig")]
-        command += ["--kubelet-root", str(self.kubelet), "--cdi-root", str(self.directory / "cdi"), "--node-name", NODE]
+        command += ["--kubelet-root", str(self.kubelet), "--cdi-root", str(self.cdi), "--node-name", NODE]
         command += ["--config", str(self.directory / "settings.yaml")]
         log = (self.directory / "log").open("ab")
         began = time.perf_counter()
@@ -170,13 +172,13 @@ def _timed(method: Any, requests: list[bytes]) -> tuple[float, list[bytes]]:
 @contextlib.contextmanager
 def world() -> Iterator[World]:
     """Below /tmp, because socket paths are short; the figures name the file system."""
-    with tempfile.TemporaryDirectory(prefix="gb-", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="gb-", dir="/tmp") as name, tempfile.TemporaryDirectory(prefix="gb-", dir=CDI_PLACE) as cdi:
         directory = Path(name)
         server = subprocess.Popen(
             [sys.executable, "-m", "tools.benches.api_process", str(directory / "kubeconfig")], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         assert server.stdout is not None
-        here = World(directory, server.stdout.readline().strip())
+        here = World(directory, Path(cdi), server.stdout.readline().strip())
         try:
             yield here
         finally:
