@@ -14,7 +14,7 @@ from rich.table import Table
 from tools.demonstration.stage import ROOT, NotAsExpected, Stage, on_stage, short_directory, wait_for
 
 SETTINGS = "apiVersion: gpu.intel.com/v1alpha1\nkind: NodePluginConfiguration\nprobes:\n  port: 0\n"
-NEW_CARD = "0000:c1:00.0"
+NEW_CARD = "0000:fe:00.0"
 console = Console(emoji=False, highlight=False)
 
 
