@@ -1,4 +1,5 @@
-"""A deadline for every asynchronous test, so that a lost wakeup is a failure with a traceback and never a run that hangs."""
+"""A deadline for every asynchronous test, so that a lost wakeup is a failure with a traceback and never a run that hangs; and the figures
+that a run counted (points of power cuts, steps cancelled), printed after it."""
 
 from __future__ import annotations
 
@@ -34,3 +35,26 @@ def _limited(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[.
             await test(*args, **kwargs)
 
     return within_deadline
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """`figure("what was counted", 7)` prints it in the summary of the run."""
+
+    def record(what: str, count: int) -> None:
+        record_property(f"figure:{what}", count)
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    figures = {
+        name.removeprefix("figure:"): value
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in report.user_properties
+        if name.startswith("figure:")
+    }
+    if figures:
+        terminalreporter.section("figures")
+        for name, value in sorted(figures.items()):
+            terminalreporter.line(f"{name}: {value}")
