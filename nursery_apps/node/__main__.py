@@ -9,9 +9,9 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -30,13 +30,12 @@ from nursery_apps.edges.grpc_on_trio.server import RpcServer
 from nursery_apps.edges.kernel_tree import RealKernelTree
 from nursery_apps.edges.kube_api import HttpKubeApi
 from nursery_apps.edges.state_dir import RealStateDir
-from nursery_apps.node import app, discover
+from nursery_apps.node import app, discover, flags
 from nursery_apps.node.parts import Parts
 from nursery_apps.seams import DeviceEvents, RunBlocking
 
 T = TypeVar("T")
 
-VERSION = "0.1.0"
 WORKERS = 4
 """Threads for files: more of them only take turns on the interpreter, and each costs memory."""
 SIMULATOR_SOCKET = "simulator.sock"
@@ -45,63 +44,13 @@ BOOT_ID = "proc/sys/kernel/random/boot_id"
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 after a clean stop, 1 after a crash, 2 for wrong flags or settings."""
-    options = _parser().parse_args(argv)
+    options = flags.parser(os.environ, run=_run, discover=_discover, plan=_plan).parse_args(argv)
     try:
         code: int = options.command(options)
     except DriverError as refusal:
         print(f"gpu-node-plugin: {refusal}", file=sys.stderr)
         return lifecycle.MISUSED
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gpu-node-plugin",
-        description="Node plugin of the Intel GPU driver for Kubernetes Dynamic Resource Allocation. Without a command it runs the daemon.",
-        epilog="Each flag has an environment variable of its name, KUBELET_ROOT for --kubelet-root. All else is in the settings file.",
-    )
-    parser.add_argument("--version", action="version", version=VERSION)
-    parser.set_defaults(command=_run)
-    _machine_flags(parser, os.environ)
-    _node_flags(parser, os.environ)
-    commands = parser.add_subparsers(title="commands", metavar="")
-    found = commands.add_parser("discover", help="print the GPUs of this machine and exit")
-    _machine_flags(found, None)
-    found.add_argument("--json", action="store_true", help="for programs")
-    found.set_defaults(command=_discover)
-    planned = commands.add_parser("plan", help="show what a settings file would change, without applying it")
-    _machine_flags(planned, None)
-    _node_flags(planned, None)
-    planned.set_defaults(command=_plan)
-    return parser
-
-
-def _machine_flags(parser: argparse.ArgumentParser, environ: Mapping[str, str] | None) -> None:
-    """Without an environment there are no defaults: a command's flags must not undo those before it."""
-    group = parser.add_argument_group("the machine")
-    _flag(group, environ, "--sysfs-root", "/sys", "where the host's /sys is mounted")
-    _flag(group, environ, "--dev-root", "/dev", "where the host's /dev is mounted")
-    _flag(group, environ, "--simulate", None, "run on a fake machine instead", metavar="FILE[:MACHINE]")
-
-
-def _node_flags(parser: argparse.ArgumentParser, environ: Mapping[str, str] | None) -> None:
-    group = parser.add_argument_group("the node")
-    _flag(group, environ, "--config", None, "settings file; read again on SIGHUP and when it changes", metavar="FILE")
-    _flag(group, environ, "--kubeconfig", None, "for outside of a cluster; inside, the pod's account is used", metavar="FILE")
-    _flag(group, environ, "--node-name", None, "name of this node's Node object; required", metavar="NAME")
-    _flag(group, environ, "--kubelet-root", "/var/lib/kubelet", "the kubelet's --root-dir")
-    _flag(group, environ, "--cdi-root", "/var/run/cdi", "where CDI files are written")
-    _flag(group, environ, "--log-format", "text", "lines for people (text) or for machines (json)", choices=log.FORMATS)
-
-
-def _flag(
-    group: argparse._ArgumentGroup, environ: Mapping[str, str] | None, name: str, default: str | None, text: str, **more: Any
-) -> None:
-    if environ is None:
-        group.add_argument(name, default=argparse.SUPPRESS, help=text, **more)
-    else:
-        value = environ.get(name.removeprefix("--").replace("-", "_").upper(), default)
-        group.add_argument(name, default=value, help=f"{text} (%(default)s)" if default is not None else text, **more)
 
 
 # --- discover and plan -------------------------------------------------------------------------------------------------------------------
@@ -201,7 +150,7 @@ async def _daemon(
     state_path = Path(options.kubelet_root) / "plugins" / DRIVER_NAME
     state, cdi_dir = _directory(str(state_path), 0o750, "--kubelet-root"), _directory(options.cdi_root, 0o755, "--cdi-root")
     real = RealKernelTree(options.sysfs_root, options.dev_root)
-    kube = HttpKubeApi(_credentials(options), user_agent=f"intel-gpu-dra/{VERSION}", random=random.random)
+    kube = HttpKubeApi(_credentials(options), user_agent=f"intel-gpu-dra/{flags.VERSION}", random=random.random)
     async with trio.open_nursery() as nursery:
         tree, events = await _machine(options, wanted, document, state_path, real, nursery)
         parts = Parts(

@@ -50,7 +50,9 @@ def print_table(inventory: Inventory) -> None:
         )
     console.print(table)
     offered = sum(gpu.publishable for gpu in inventory.gpus)
-    console.print(f"{len(inventory.gpus)} GPUs, {offered} of them fit to be offered; {len(inventory.ignored)} other devices ignored")
+    count, others = len(inventory.gpus), len(inventory.ignored)
+    found = f"{count} GPU{'' if count == 1 else 's'}, {offered} of them fit to be offered"
+    console.print(f"{found}; {others} other device{'' if others == 1 else 's'} ignored")
 
 
 def _kind(gpu: Gpu) -> str:
