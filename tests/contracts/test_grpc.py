@@ -27,7 +27,7 @@ from tests.fakes.talk_pb2 import Words
 
 T = TypeVar("T")
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
-HEADERS, PING, GOAWAY = 1, 6, 7
+HEADERS, RESET, PING, GOAWAY = 1, 3, 6, 7
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 
 
@@ -176,6 +176,19 @@ async def test_a_cancelled_stream_is_cancelled_here(directory: str) -> None:
         await thread(next, stream)
         stream.cancel()
         await site.talk.cleaned.acquire()
+
+
+async def test_a_stream_that_may_go_on_and_is_reset_at_once_is_cancelled_too(directory: str) -> None:
+    async with serving(directory) as site:
+        # The call wakes when the last of what was queued is sent, some reads later; and Trio shuffles sender and receiver.
+        for reads in [0, 1, 2, 3] * 5:
+            async with await deaf_peer(site) as peer:
+                for _ in range(reads):
+                    os.read(peer.socket.fileno(), 1 << 20)
+                    await wait_all_tasks_blocked()
+                os.read(peer.socket.fileno(), 1 << 20)
+                os.write(peer.socket.fileno(), frame(RESET, 0, 1, bytes(4)))
+                await site.talk.cleaned.acquire()
 
 
 @pytest.mark.parametrize(("method", "request_"), [(talk.HANG, "Words()"), (talk.COUNT, "Words(number=10**9, payload=b'x' * 60000)")])

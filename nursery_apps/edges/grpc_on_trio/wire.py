@@ -38,10 +38,10 @@ class Flag:
 
         It does not let others run then, so the parts of one reply reach the queue together and leave in one send.
         """
-        if self._set:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
+        if not self._set:
             await self._lot.park()
+        # Also after the park: a stream may be reset between the waking of its call and its turn, and h2 forbids writing to it then.
+        await trio.lowlevel.checkpoint_if_cancelled()
 
 
 class Throttled(Protocol):
