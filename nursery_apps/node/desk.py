@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import trio
 
 from dra.errors import DriverError
+from dra.kube.claims import Consumer
 from dra.names import ClaimUid
 from nursery_apps.node.claim_desk import ClaimRef, PreparedReply
 from nursery_apps.node.preparer import Preparer, Progress
@@ -39,7 +40,9 @@ class Verb(enum.StrEnum):
 
 
 class OnOutcome(Protocol):
-    def __call__(self, verb: Verb, ref: ClaimRef, error: DriverError | None, seconds: float, /) -> None: ...
+    def __call__(
+        self, verb: Verb, ref: ClaimRef, error: DriverError | None, seconds: float, consumers: tuple[Consumer, ...], /
+    ) -> None: ...
 
 
 class Operation:
@@ -159,7 +162,8 @@ class Desk:
                 )
         finally:
             self._finish(operation)
-            self._on_outcome(operation.verb, operation.ref, operation.error, trio.current_time() - started)
+            took = trio.current_time() - started
+            self._on_outcome(operation.verb, operation.ref, operation.error, took, operation.progress.consumers)
 
     async def _perform(self, operation: Operation) -> DriverError | None:
         try:

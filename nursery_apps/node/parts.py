@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 ROLLING_SINCE = (1, 33)
 """Kubelets from this release on keep several instances of one driver; earlier ones refuse or confuse the second."""
+PODS_TOLD = 4
+"""Of a claim that many pods share; the claim's own Event has the same text."""
 NODE_PATIENCE_SECONDS = 3.0
 """How long the start waits to learn the kubelet's release, which only matters for the sockets' names in a rolling update."""
 
@@ -238,14 +240,17 @@ class Parts:
         weight = Weight.WARNING if result.outcome in ("invalid", "refused") else Weight.NORMAL
         self._announce(weight, f"Settings{result.outcome.capitalize()}", "; ".join(result.lines))
 
-    def _tell_outcome(self, verb: Verb, ref: ClaimRef, error: DriverError | None, took: float) -> None:
+    def _tell_outcome(self, verb: Verb, ref: ClaimRef, error: DriverError | None, took: float, consumers: tuple[Consumer, ...]) -> None:
         self.metrics.operation(verb, error, took)
         with log_lines.about_claim(ref.uid):
             if error is not None:
                 log.warning("%s of %s/%s failed after %.3f s: %s", verb, ref.namespace, ref.name, took, error)
                 if verb is not Verb.SETTLE:
-                    about = Regarding("ResourceClaim", ref.name, ref.namespace, ref.uid, "resource.k8s.io/v1")
-                    self.announcer.announce(about, Weight.WARNING, f"{verb.capitalize()}Failed", str(error))
+                    concerned = [Regarding("ResourceClaim", ref.name, ref.namespace, ref.uid, "resource.k8s.io/v1")]
+                    pods = [consumer for consumer in consumers if consumer.resource == "pods"]
+                    concerned += [Regarding("Pod", pod.name, ref.namespace, pod.uid) for pod in pods[:PODS_TOLD]]
+                    for about in concerned:
+                        self.announcer.announce(about, Weight.WARNING, f"{verb.capitalize()}Failed", str(error))
             elif verb is not Verb.SETTLE:
                 log.info("%s of %s/%s done in %.1f ms", verb, ref.namespace, ref.name, 1000 * took)
 

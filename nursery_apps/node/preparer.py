@@ -19,7 +19,7 @@ from dra import allocation, cdi, preparation
 from dra.claims import Happening, Stage, advance
 from dra.devices import Inventory
 from dra.errors import HardwareFault, NotYet
-from dra.kube.claims import ResourceClaim
+from dra.kube.claims import Consumer, ResourceClaim
 from dra.ledger import Change, Forget, Ledger
 from dra.names import BootId, ClaimUid, DeviceName, PoolName
 from dra.records import Grant, Record
@@ -37,9 +37,11 @@ through an outage, and a reallocation of a prepared claim is rare."""
 
 
 class Progress:
-    """What an operation is waiting for, for the error text if time runs out."""
+    """How far an operation has come, for those who are told of its failure."""
 
     waiting_for = "its turn"
+    consumers: tuple[Consumer, ...] = ()
+    """Whom the claim is reserved for, once it has been read."""
 
 
 class OnStep(Protocol):
@@ -90,6 +92,7 @@ class Preparer:
             assert record is not None
             grants = record.grants
         else:
+            progress.consumers = tuple((claim.status.reserved_for if claim.status is not None else None) or ())
             grants = allocation.grants(claim, ref.uid, self._pool, self._inventory.value.by_name)
         await self._await_devices(grants, progress)
         if record is None or not record.same_holdings(grants):

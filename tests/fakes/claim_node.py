@@ -95,7 +95,8 @@ class ClaimNode:
             on_blocked=lambda uid: self.reconciler.suspect(uid),  # noqa: PLW0108  made below
         )
         self.desk = Desk(
-            self.preparer, on_outcome=lambda verb, claim, error, seconds: self.outcomes.append((verb, claim.uid, error and error.reason))
+            self.preparer,
+            on_outcome=lambda verb, claim, error, seconds, pods: self.outcomes.append((verb, claim.uid, error and error.reason)),
         )
         self.period_seconds = Latest(600.0)
         self.reconciler = Reconciler(

@@ -162,6 +162,7 @@ async def test_a_wrong_claim_configuration_is_said_in_the_pods_event_in_one_line
         here.cluster.create_pod("a", templates={"gpu": "bad"})
         text = await here.cluster.wait_event("a", "FailedPrepareDynamicResources", deadline=20)
         assert "unknown field `monitr`" in text and "\n" not in text
+        assert await here.cluster.wait_event("a", "PrepareFailed") in text
 
 
 async def test_killed_again_and_again_while_pods_come_and_go_nothing_is_left_over() -> None:
