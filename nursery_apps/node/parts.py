@@ -13,6 +13,7 @@ import trio
 from dra import journal, kubelet_sockets, semver, settings_plan
 from dra.errors import DriverError
 from dra.kernel_tree import KernelTree
+from dra.kube.claims import Consumer
 from dra.kube.events import Regarding, Weight
 from dra.kubelet_sockets import KubeletSockets
 from dra.names import DRIVER_NAME, Bdf, BootId, ClaimUid, NodeName, PoolName
