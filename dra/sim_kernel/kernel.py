@@ -129,7 +129,10 @@ class SimKernel:
         with self._call("node", path) as entry:
             if not isinstance(entry, tree.Node):
                 raise tree.error(errnos.ENODEV, path)
-            return NodeStat(entry.major, entry.minor, entry.mode, 0, entry.gid)
+            number = (entry.major, entry.minor)
+            if entry.major == drm.MAJOR and self.machine.open_as is not None:
+                number = self.machine.open_as
+            return NodeStat(*number, entry.mode, 0, entry.gid)
 
     def memory_regions(self, path: str, driver: Literal["i915", "xe"]) -> Sequence[MemoryRegion]:
         with self._call("query", path) as node:

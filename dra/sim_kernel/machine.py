@@ -7,6 +7,7 @@ A directory is an object, a read-only file its content, anything else an object 
 from __future__ import annotations
 
 import errno as errnos
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
@@ -39,10 +40,15 @@ class Machine(msgspec.Struct, frozen=True):
     shared: Mapping[str, Any]
     answers: Mapping[str, Answer]
     """By PCI address."""
+    open_as: tuple[int, int] | None = None
+    """Major and minor that cards and render nodes show instead of their own; see `read`."""
 
 
 def read(document: object, name: str | None = None) -> Machine:
     """Check a document and pick one machine of it; None picks the only one.
+
+    The document's `openAs`, for example "10:229" (/dev/fuse), makes cards and render nodes stand for a device that this machine really
+    has, so that a container which is given one can open it. Without it they carry DRM's own numbers, which no driver serves here.
 
     Raises:
         ValueError: the document is malformed; the message names the place in it (`machine.server.tree.sys.bus`).
@@ -66,7 +72,17 @@ def read(document: object, name: str | None = None) -> Machine:
             raise ValueError(f"{where}.tree.{root}: the roots are {', '.join(ROOTS)}")
     check(tree, shared, f"{where}.tree")
     answers = _object(machine.get("ioctl", {}), f"{where}.ioctl")
-    return Machine(name, tree, shared, {bdf: answer(value, f"{where}.ioctl.{bdf}", bdf) for bdf, value in answers.items()})
+    by_bdf = {bdf: answer(value, f"{where}.ioctl.{bdf}", bdf) for bdf, value in answers.items()}
+    return Machine(name, tree, shared, by_bdf, _open_as(top.get("openAs")))
+
+
+def _open_as(value: object) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,4}):(\d{1,7})", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"openAs: {value!r} is not a device number such as 10:229")
+    return int(match[1]), int(match[2])
 
 
 def check(node: object, shared: Mapping[str, Any], where: str) -> None:

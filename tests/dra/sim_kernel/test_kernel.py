@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dra import discovery
 from dra.sim_kernel import sriov
 from dra.sim_kernel.kernel import SimKernel
 from tests.fakes import machines
@@ -173,6 +174,14 @@ def test_numvfs_refuses_as_the_kernel_does(machine: str, bdf: str, text: str, ou
     before = kernel.read(path)
     assert answered(kernel.write, path, text) == outcome
     assert kernel.read(path) == before
+
+
+def test_nodes_can_stand_for_a_device_that_can_be_opened() -> None:
+    kernel = SimKernel.load({**machines.document("server-4x-b60"), "openAs": "10:229"})
+    gpu = discovery.scan(kernel).gpus[0]
+    assert gpu.card_node is not None and gpu.render_node is not None
+    assert [(node.major, node.minor) for node in (gpu.card_node, gpu.render_node)] == [(10, 229)] * 2
+    assert gpu.memory_bytes == discovery.scan(machines.kernel("server-4x-b60")).gpus[0].memory_bytes, "the driver answers as before"
 
 
 def test_numvfs_without_a_driver_and_on_a_wedged_card(kernel: SimKernel) -> None:
