@@ -1,0 +1,215 @@
+"""A cluster's life: up, down, and what its programs can be made to suffer."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from tools.realcluster import components, images, needs, pki, programs
+from tools.realcluster.node import ClusterError, Node, until
+from tools.realcluster.site import NODE_NAME, Site
+from tools.realcluster.versions import Release
+
+SYSCTLS: Final = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys",
+                  "kernel/keys/root_maxbytes")  # fmt: skip
+"""What a kubelet changes when it starts; not namespaced, so they are put back."""
+START_SECONDS: Final = 120
+"""For one program to become ready: ten times what it takes on two idle cores."""
+CLIENT_SECONDS: Final = 60
+
+
+class Cluster:
+    def __init__(self, site: Site, say: Callable[[str], None]) -> None:
+        self.site = site
+        self.node = Node(site)
+        self._say = say
+
+    @property
+    def release(self) -> Release:
+        """
+        Raises:
+            ClusterError: there is no cluster.
+        """
+        version = self.site.facts().get("version")
+        if version is None:
+            raise ClusterError(f"no cluster in {self.site.root}; tools/cluster up starts one")
+        return Release(version)
+
+    # --- life ---------------------------------------------------------------------------------------------------------------------------
+
+    def up(self, release: Release) -> None:
+        """Build what is not built, start everything, wait until pods can be created.
+
+        Raises:
+            Lacking: the machine lacks something.
+            ClusterError: a program did not become ready.
+        """
+        needed = programs.needed_for(release)
+        needs.check(needed, self._say)
+        for module in needed:
+            module.build(self._say)
+        self.down()
+        started = time.monotonic()
+        self.site.make()
+        self.site.remember(version=release.version, sysctls=_read_sysctls())
+        pki.make(self.site.pki)
+        images.write_busybox(self.site.root / "busybox.tar")
+        self._start_all()
+        self.load(self.site.root / "busybox.tar")
+        self._say(f"Kubernetes {release.version} is ready after {time.monotonic() - started:.1f} s")
+
+    def down(self) -> None:
+        """Leave nothing: processes, mounts, network, cgroups, sysctls, files. Also of an `up` that was killed."""
+        self.node.end()
+        _write_sysctls(self.site.facts().get("sysctls", {}))
+        if self.site.root.exists():
+            shutil.rmtree(self.site.root)
+
+    def reboot(self) -> None:
+        """As if the node had lost its power: all processes and containers gone, /run empty, the disk as it was."""
+        self.node.end()
+        self._start_all()
+
+    def _start_all(self) -> None:
+        self.node.make_cgroups()
+        self.node.begin()
+        parts = components.all_of(self.release, self.site)
+        for name in (components.ETCD, components.API_SERVER, components.CONTAINERD):
+            self._start(parts[name])
+        self._await("the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, components.API_SERVER)
+        for name in (components.CONTROLLERS, components.SCHEDULER, components.KUBELET):
+            self._start(parts[name])
+        self._await("containerd", lambda: self.ctr("version", check=False).returncode == 0, components.CONTAINERD)
+        self.await_node()
+
+    def await_node(self) -> None:
+        """Until the node is Ready as of now, and pods may be created."""
+        self._await("a Ready node", self._ready, components.KUBELET)
+        account = ("get", "serviceaccount", "default", "-o", "name")
+        self._await("the default ServiceAccount", lambda: self.kubectl(*account, check=False).returncode == 0, components.CONTROLLERS)
+
+    def _ready(self) -> bool:
+        said = self.kubectl("get", "node", NODE_NAME, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}", check=False)
+        return said.stdout == "True"
+
+    def _start(self, part: components.Component) -> None:
+        self.node.order(start=part.name, argv=part.argv, env=part.env)
+
+    def _await(self, what: str, true: Callable[[], Any], component: str) -> None:
+        def true_or_ended() -> Any:
+            if component not in self.node.order(list=True):
+                raise ClusterError(f"{component} has ended; look at {self.site.log(component)}")
+            return true()
+
+        until(what, true_or_ended, seconds=START_SECONDS, look=str(self.site.log(component)))
+
+    # --- clients ------------------------------------------------------------------------------------------------------------------------
+
+    def kubectl(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = self.kubectl_command(*arguments)
+        return subprocess.run(command, check=check, **{"capture_output": True, "text": True, "timeout": CLIENT_SECONDS, **options})
+
+    def kubectl_command(self, *arguments: str) -> list[str]:
+        """kubectl of the cluster's own release, in its network but among the caller's files."""
+        binary = programs.kubernetes(self.release).directory / "kubectl"
+        return [*self.node.enter("--net"), str(binary), f"--kubeconfig={self.site.kubeconfig()}", *arguments]
+
+    def ctr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        binary = programs.containerd().directory / "ctr"
+        return self.node.inside(str(binary), "--address", components.CONTAINERD_SOCKET, "--namespace", "k8s.io", *arguments, check=check)
+
+    def load(self, *archives: pathlib.Path) -> None:
+        """Bring images (OCI or docker archives) to the node."""
+        for archive in archives:
+            self.ctr("images", "import", "--local", str(archive.resolve()))
+
+    # --- faults -------------------------------------------------------------------------------------------------------------------------
+
+    def freeze(self, name: str) -> None:
+        self.node.order(signal=name, number=signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        self.node.order(signal=name, number=signal.SIGCONT)
+
+    def kill(self, name: str) -> None:
+        """End a program at once; returns when it is gone."""
+        self.node.order(signal=name, number=signal.SIGKILL)
+        until(f"the end of {name}", lambda: name not in self.node.order(list=True), seconds=20, look=str(self.site.log(name)))
+
+    def start(self, name: str) -> None:
+        """Start a program that was killed; does not wait for it to be ready."""
+        self._start(components.all_of(self.release, self.site)[name])
+
+    def restart(self, name: str) -> None:
+        self.kill(name)
+        self.start(name)
+        if name in (components.ETCD, components.API_SERVER):
+            self._await(
+                "the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, components.API_SERVER
+            )
+
+    def save_data(self, name: str = "saved") -> None:
+        """Keep a copy of all API objects, to go back to later."""
+        self.kill(components.API_SERVER)
+        self.kill(components.ETCD)
+        shutil.rmtree(self.site.root / name, ignore_errors=True)
+        shutil.copytree(self.site.root / "etcd", self.site.root / name)
+        self._start_storage()
+
+    def restore_data(self, name: str = "saved") -> None:
+        """Put the copy in the place of what there is: the API server comes back with its data older."""
+        self.kill(components.API_SERVER)
+        self.kill(components.ETCD)
+        shutil.rmtree(self.site.root / "etcd")
+        shutil.copytree(self.site.root / name, self.site.root / "etcd")
+        self._start_storage()
+
+    def _start_storage(self) -> None:
+        self.start(components.ETCD)
+        self.start(components.API_SERVER)
+        self._await("the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, components.API_SERVER)
+
+    def cut_connections(self, source: str, *, port: int) -> None:
+        """Reset the TCP connections of an address to a port: its watches break, and it may connect again."""
+        rule = ["INPUT", "-s", source, "-p", "tcp", "--dport", str(port), "-j", "REJECT", "--reject-with", "tcp-reset"]
+        self.node.inside("iptables", "-I", *rule)
+        try:
+            time.sleep(1)  # a heartbeat of each connection has to meet the rule
+        finally:
+            self.node.inside("iptables", "-D", *rule)
+
+    # --- looking ------------------------------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """`version`, `programs` (name -> pid inside), `nodes` as kubectl says."""
+        running = self.node.order(list=True)
+        nodes = self.kubectl("get", "nodes", "-o", "json", check=False)
+        items = json.loads(nodes.stdout)["items"] if nodes.returncode == 0 else []
+        return {"version": self.release.version, "programs": running, "nodes": [item["metadata"]["name"] for item in items]}
+
+
+def names() -> Sequence[str]:
+    """Of the programs that can be made to suffer."""
+    return (components.ETCD, components.API_SERVER, components.CONTROLLERS, components.SCHEDULER, components.CONTAINERD, components.KUBELET)
+
+
+def _read_sysctls() -> dict[str, str]:
+    found = {}
+    for name in SYSCTLS:
+        path = pathlib.Path("/proc/sys") / name
+        if path.exists():
+            found[name] = path.read_text().strip()
+    return found
+
+
+def _write_sysctls(values: dict[str, str]) -> None:
+    for name, value in values.items():
+        path = pathlib.Path("/proc/sys") / name
+        if path.read_text().strip() != value:
+            path.write_text(value)
