@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import time
 import uuid
@@ -44,7 +45,7 @@ BOOT_ID = "proc/sys/kernel/random/boot_id"
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 after a clean stop, 1 after a crash, 2 for wrong flags or settings."""
-    options = flags.parser(os.environ, run=_run, discover=_discover, plan=_plan).parse_args(argv)
+    options = flags.parser(os.environ, run=_run, discover=_discover, plan=_plan, reload=_reload).parse_args(argv)
     try:
         code: int = options.command(options)
     except DriverError as refusal:
@@ -94,6 +95,18 @@ def _plan(options: argparse.Namespace) -> int:
     ledger = journal.read(records.read_bytes() if records.exists() else b"").ledger
     made = settings_plan.plan(current, wanted, in_use=ledger.in_use(), gpus=_scan(options).gpus)
     print("\n".join(settings_plan.render(made)))
+    return lifecycle.OK
+
+
+def _reload(options: argparse.Namespace) -> int:  # noqa: ARG001  (it has no flags)
+    """In a container of its own the daemon is process 1."""
+    words = Path("/proc/1/cmdline").read_bytes().split(b"\0")
+    if not any(word.rpartition(b"/")[2] == b"gpu-node-plugin" for word in words):
+        raise SettingsInvalid(
+            "reload: process 1 is not the plugin; run this in the plugin's container, or send SIGHUP to the plugin yourself"
+        )
+    os.kill(1, signal.SIGHUP)
+    print("asked for; what changes and what does not is in the plugin's log and in an Event on the Node")
     return lifecycle.OK
 
 

@@ -13,7 +13,7 @@ VERSION: Final = "0.1.0"
 Command = Callable[[argparse.Namespace], int]
 
 
-def parser(environ: Mapping[str, str], *, run: Command, discover: Command, plan: Command) -> argparse.ArgumentParser:
+def parser(environ: Mapping[str, str], *, run: Command, discover: Command, plan: Command, reload: Command) -> argparse.ArgumentParser:
     """The command line; each command is what its name is parsed to, and `run` stands for none."""
     made = argparse.ArgumentParser(
         prog="gpu-node-plugin",
@@ -33,6 +33,8 @@ def parser(environ: Mapping[str, str], *, run: Command, discover: Command, plan:
     _machine_flags(planned, None)
     _node_flags(planned, None)
     planned.set_defaults(command=plan)
+    again = commands.add_parser("reload", help="in the plugin's container: make the daemon read its settings file now (SIGHUP)")
+    again.set_defaults(command=reload)
     return made
 
 

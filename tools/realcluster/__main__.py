@@ -18,11 +18,16 @@ from tools.realcluster.site import Site
 from tools.realcluster.versions import Release
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-SKIPPED = 0
 
 
 def main() -> int:
-    options = parser().parse_args()
+    options, others = parser().parse_known_args()
+    if options.act is kubectl:
+        options.arguments = sys.argv[sys.argv.index("kubectl") + 1 :]  # all that follows is kubectl's, flags too
+    elif options.act is test:
+        options.pytest += others
+    elif others:
+        parser().error(f"unknown: {' '.join(others)}")
     try:
         return options.act(options)
     except Lacking as reason:
@@ -55,12 +60,12 @@ def parser() -> argparse.ArgumentParser:
         verb(name, act, text).add_argument("--version", default=versions.DEFAULT, help="release, or `all` (%(default)s)")
     verb("down", down, "end it and leave nothing")
     verb("status", status, "what runs")
-    verb("kubectl", kubectl, "kubectl of the cluster's release").add_argument("arguments", nargs=argparse.REMAINDER)
+    verb("kubectl", kubectl, "kubectl of the cluster's release").add_argument("arguments", nargs="*")
     verb("load", load, "bring image archives to the node").add_argument("archives", nargs="+", type=pathlib.Path)
     fault = verb("fault", suffer, "freeze, thaw, kill, start or restart a program; reboot the node")
     fault.add_argument("what", choices=["freeze", "thaw", "kill", "start", "restart", "reboot"])
     fault.add_argument("program", nargs="?", choices=cluster.names())
-    tests = verb("test", test, "run tests/e2e; what follows -- goes to pytest")
+    tests = verb("test", test, "run tests/e2e; what is unknown here goes to pytest")
     tests.add_argument("--version", default=versions.DEFAULT, help="release, or `all` (%(default)s)")
     tests.add_argument("--kubeconfig", help="of a cluster that exists (kind, minikube, a lab); tests that need to break it are skipped")
     tests.add_argument("--keep", action="store_true", help="leave the cluster running afterwards")
@@ -149,11 +154,13 @@ def test(options: argparse.Namespace) -> int:
     if options.kubeconfig is not None:
         return subprocess.run(pytest, check=False, cwd=ROOT, env=os.environ | {"KUBECONFIG": options.kubeconfig}).returncode
     code = 0
+    # Before the cluster's network is entered: there are no package indexes in it.
+    subprocess.run([ROOT / "tools" / "image"], check=True, stdout=sys.stderr)
     for release in releases(options.version):
         made = here()
         made.up(release)
         try:
-            environment = os.environ | {"KUBECONFIG": str(made.site.kubeconfig()), "CLUSTER_DIR": str(made.site.root)}
+            environment = os.environ | {"KUBECONFIG": str(made.site.kubeconfig()), "CLUSTER_DIR": str(made.site.root), "CLUSTER_E2E": "1"}
             code = code or subprocess.run([*made.node.enter("--net"), *pytest], check=False, cwd=ROOT, env=environment).returncode
             if code:
                 kept = ROOT / "build" / "e2e-logs" / release.version

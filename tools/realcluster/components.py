@@ -119,6 +119,7 @@ def _kubelet(release: Release, site: Site) -> list[str]:
         "cgroupRoot": f"/{site.cgroup}",
         "resolvConf": "/dev/null",
         "failSwapOn": False,
+        "clusterDNS": ["10.96.0.10"],  # nobody answers there; without one the kubelet complains about every pod
         "makeIPTablesUtilChains": False,
         "enableControllerAttachDetach": False,
         "localStorageCapacityIsolation": False,

@@ -16,11 +16,11 @@ def named(name: str) -> flags.Command:
     return command
 
 
-RUN, DISCOVER, PLAN = named("run"), named("discover"), named("plan")
+RUN, DISCOVER, PLAN, RELOAD = named("run"), named("discover"), named("plan"), named("reload")
 
 
 def parse(*argv: str, **environ: str) -> argparse.Namespace:
-    return flags.parser(environ, run=RUN, discover=DISCOVER, plan=PLAN).parse_args(argv)
+    return flags.parser(environ, run=RUN, discover=DISCOVER, plan=PLAN, reload=RELOAD).parse_args(argv)
 
 
 def test_without_anything_the_daemon_runs_with_the_usual_places() -> None:

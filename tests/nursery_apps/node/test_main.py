@@ -45,6 +45,7 @@ def test_one_machine_of_a_file_can_be_named() -> None:
         (("--node-name", "n", "--simulate", "/nowhere.json"), "--simulate /nowhere.json: No such file or directory"),
         (("discover", "--sysfs-root", "/nowhere"), "/nowhere/bus/pci/devices does not exist: is --sysfs-root right?"),
         (("plan",), "which file? Give --config FILE"),
+        (("reload",), "reload: process 1 is not the plugin"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line_and_ends_with_2(argv: tuple[str, ...], words: str) -> None:

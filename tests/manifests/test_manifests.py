@@ -1,0 +1,99 @@
+"""The manifests say what the code needs: no more rights, the same names, paths and port."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dra import settings
+from dra.settings import NodePluginConfiguration
+from nursery_apps.node import flags
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+BASE = [doc for path in sorted((MANIFESTS / "base").glob("*.yaml")) for doc in yaml.safe_load_all(path.read_text())]
+
+
+def one(kind: str) -> Any:
+    [found] = [doc for doc in BASE if doc.get("kind") == kind]
+    return found
+
+
+def container() -> Any:
+    [only] = one("DaemonSet")["spec"]["template"]["spec"]["containers"]
+    return only
+
+
+def test_the_plugin_may_do_what_it_does_and_no_more() -> None:
+    rights = {(resource, verb) for rule in one("ClusterRole")["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    assert rights == {
+        *(("nodes", verb) for verb in ("get", "list", "watch")),
+        *(("resourceslices", verb) for verb in ("get", "list", "watch", "create", "update", "delete")),
+        *(("resourceclaims", verb) for verb in ("get", "list")),
+        *(("events", verb) for verb in ("create", "patch")),
+    }
+
+
+def test_the_policy_speaks_of_the_account_that_the_pods_use() -> None:
+    account = f"system:serviceaccount:{one('Namespace')['metadata']['name']}:{one('ServiceAccount')['metadata']['name']}"
+    [condition] = one("ValidatingAdmissionPolicy")["spec"]["matchConditions"]
+    assert account in condition["expression"]
+    assert one("DaemonSet")["spec"]["template"]["spec"]["serviceAccountName"] == one("ServiceAccount")["metadata"]["name"]
+
+
+def test_flags_and_variables_are_known() -> None:
+    def never(options: object) -> int:
+        raise AssertionError
+
+    environ = {entry["name"]: entry.get("value", "given") for entry in container()["env"]}
+    options = flags.parser(environ, run=never, discover=never, plan=never, reload=never).parse_args(container()["args"])
+    assert (options.node_name, options.sysfs_root, options.dev_root) == ("given", "/host/sys", "/host/dev")
+    mounts = {mount["mountPath"] for mount in container()["volumeMounts"]}
+    wanted = {f"{options.kubelet_root}/plugins/gpu.intel.com", f"{options.kubelet_root}/plugins_registry", options.cdi_root}
+    assert wanted | {options.sysfs_root, options.dev_root, str(Path(options.config).parent)} == mounts
+
+
+def test_the_kubelets_directories_have_one_name_inside_and_outside() -> None:
+    volumes = {volume["name"]: volume for volume in one("DaemonSet")["spec"]["template"]["spec"]["volumes"]}
+    for mount in container()["volumeMounts"]:
+        if mount["mountPath"].startswith("/var/"):
+            assert volumes[mount["name"]]["hostPath"]["path"] == mount["mountPath"]
+
+
+def test_settings_and_port_are_the_defaults() -> None:
+    document = yaml.safe_load((MANIFESTS / "base" / "settings.yaml").read_text())
+    assert settings.decode_node(document, "settings.yaml") == NodePluginConfiguration()
+    [port] = container()["ports"]
+    assert port["containerPort"] == NodePluginConfiguration().probes.port
+
+
+def test_images_have_a_version() -> None:
+    for path in MANIFESTS.rglob("kustomization.yaml"):
+        for image in yaml.safe_load(path.read_text()).get("images", []):
+            assert image.get("newTag", flags.VERSION) == flags.VERSION
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed: nothing renders the overlays")
+@pytest.mark.parametrize(
+    ("overlay", "served", "side_by_side"),
+    [
+        ("base", "v1", True),
+        ("overlays/simulate", "v1", True),
+        ("overlays/kubernetes-1.33", "v1beta2", True),
+        ("overlays/kubernetes-1.32", "v1beta1", False),
+        ("overlays/kubernetes-1.31", "v1alpha3", False),
+    ],
+)
+def test_each_release_gets_what_it_serves(overlay: str, served: str, side_by_side: bool) -> None:
+    text = subprocess.run(["kubectl", "kustomize", MANIFESTS / overlay], check=True, capture_output=True, text=True).stdout
+    docs = list(yaml.safe_load_all(text))
+    assert {doc["apiVersion"] for doc in docs if doc["kind"] == "DeviceClass"} == {f"resource.k8s.io/{served}"}
+    [daemons] = [doc for doc in docs if doc["kind"] == "DaemonSet"]
+    assert (daemons["spec"]["updateStrategy"]["rollingUpdate"]["maxSurge"] == 1) is side_by_side
+    assert ("POD_UID" in text) is side_by_side
+    assert re.search(rf"image: registry\.local/intel-gpu-dra(-simulated)?:{re.escape(flags.VERSION)}\n", text)
