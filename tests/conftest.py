@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
+
+collect_ignore = [] if "CLUSTER_E2E" in os.environ else ["e2e"]  # needs a cluster, which tools/cluster test brings
 
 USUAL = 10.0  # seconds; the slowest usual test takes about one on an idle machine, the rest is for a busy one
 SLOW = 60.0  # seconds, for @pytest.mark.slow

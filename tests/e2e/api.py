@@ -1,0 +1,137 @@
+"""The API server as the tests use it: the `kubernetes` client's dynamic half, waiting by watches."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import urllib3
+from kubernetes import client, config, dynamic
+from kubernetes.dynamic.exceptions import NotFoundError
+
+Doc = dict[str, Any]
+
+USUAL_SECONDS = 60.0
+"""A pod is Ready within a second on an idle machine; what takes this long has failed."""
+
+
+class NotInTime(AssertionError):
+    """What was waited for did not come; says how things stood instead."""
+
+
+class Api:
+    def __init__(self, kubeconfig: str) -> None:
+        config.load_kube_config(kubeconfig)
+        self.raw = client.ApiClient()
+        self._dynamic = dynamic.DynamicClient(self.raw)
+        self.version = tuple(int(part) for part in self.raw_get("/version")["gitVersion"].removeprefix("v").split(".")[:2])
+        served = [entry["version"] for entry in self.raw_get("/apis/resource.k8s.io")["versions"]]
+        self.dra = next(version for version in ("v1", "v1beta2", "v1beta1", "v1alpha3") if version in served)
+
+    def raw_get(self, path: str) -> Any:
+        return json.loads(self.raw_text(path))
+
+    def raw_text(self, path: str) -> str:
+        path, _, query = path.partition("?")
+        pairs = [tuple(pair.split("=", 1)) for pair in query.split("&") if pair]
+        asked = self.raw.param_serialize("GET", path, query_params=pairs, header_params={"Accept": "*/*"}, auth_settings=["BearerToken"])
+        answer = self.raw.call_api(*asked, _request_timeout=20)
+        data: bytes = answer.read()
+        if answer.status >= 400:
+            raise client.ApiException(http_resp=answer)
+        return data.decode()
+
+    def _kind(self, kind: str) -> Any:
+        versions = {
+            "DaemonSet": "apps/v1",
+            "SubjectAccessReview": "authorization.k8s.io/v1",
+            "TokenRequest": "authentication.k8s.io/v1",
+        }
+        version = f"resource.k8s.io/{self.dra}" if kind.startswith(("Resource", "Device")) else versions.get(kind, "v1")
+        return self._dynamic.resources.get(api_version=version, kind=kind)
+
+    # --- objects ------------------------------------------------------------------------------------------------------------------------
+
+    def create(self, doc: Doc, namespace: str | None = None) -> Doc:
+        made: Doc = self._kind(doc["kind"]).create(body=doc, namespace=namespace).to_dict()
+        return made
+
+    def get(self, kind: str, name: str, namespace: str | None = None) -> Doc | None:
+        try:
+            found: Doc = self._kind(kind).get(name=name, namespace=namespace, _request_timeout=20).to_dict()
+        except NotFoundError:
+            return None
+        return found
+
+    def list(self, kind: str, namespace: str | None = None, **options: str) -> list[Doc]:
+        items: list[Doc] = self._kind(kind).get(namespace=namespace, _request_timeout=20, **options).to_dict()["items"]
+        return items
+
+    def patch(self, kind: str, name: str, change: Doc, namespace: str | None = None) -> Doc:
+        """Strategic where the kind knows it, else merged."""
+        content = "application/merge-patch+json"
+        done: Doc = self._kind(kind).patch(name=name, body=change, namespace=namespace, content_type=content).to_dict()
+        return done
+
+    def delete(self, kind: str, name: str, namespace: str | None = None, *, grace: int | None = None) -> None:
+        body = {"gracePeriodSeconds": grace} if grace is not None else {}
+        with contextlib.suppress(NotFoundError):
+            self._kind(kind).delete(name=name, namespace=namespace, body=body)
+
+    # --- waiting ------------------------------------------------------------------------------------------------------------------------
+
+    def wait(
+        self, kind: str, true: Callable[[dict[str, Doc]], Any], *, namespace: str | None = None, what: str, seconds: float = USUAL_SECONDS
+    ) -> Any:
+        """The first true value of `true(objects by name)`, asked at the start and after every change of one.
+
+        Raises:
+            NotInTime: it did not become true.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            listing = self._kind(kind).get(namespace=namespace, _request_timeout=20).to_dict()
+            objects = {item["metadata"]["name"]: item for item in listing["items"]}
+            if value := true(objects):
+                return value
+            for event in self._watch(kind, namespace, listing["metadata"]["resourceVersion"], deadline):
+                changed = event["object"]
+                if event["type"] == "DELETED":
+                    objects.pop(changed["metadata"]["name"], None)
+                else:
+                    objects[changed["metadata"]["name"]] = changed
+                if value := true(objects):
+                    return value
+            if time.monotonic() > deadline:
+                raise NotInTime(f"{what}: not within {seconds:.0f} s; {kind} objects: {json.dumps(_short(objects), indent=1)}")
+
+    def _watch(self, kind: str, namespace: str | None, version: str, deadline: float) -> Iterator[Doc]:
+        left = max(1, int(deadline - time.monotonic()) + 1)
+        try:
+            for event in self._kind(kind).watch(namespace=namespace, resource_version=version, timeout=left):
+                yield {"type": event["type"], "object": event["raw_object"]}
+                if time.monotonic() > deadline:
+                    return
+        except (client.ApiException, urllib3.exceptions.HTTPError):
+            return  # the history is too short, or the server went away: list again
+
+    def wait_gone(self, kind: str, name: str, namespace: str | None = None, *, seconds: float = USUAL_SECONDS) -> None:
+        self.wait(kind, lambda objects: name not in objects, namespace=namespace, what=f"the end of {kind} {name}", seconds=seconds)
+
+    def wait_event(self, regarding: str, reason: str, *, namespace: str = "default", text: str = "", seconds: float = USUAL_SECONDS) -> str:
+        """The message of an Event about an object of this name."""
+
+        def found(events: dict[str, Doc]) -> str | None:
+            for event in events.values():
+                if event["involvedObject"].get("name") == regarding and event["reason"] == reason and text in event["message"]:
+                    return str(event["message"])
+            return None
+
+        return str(self.wait("Event", found, namespace=namespace, what=f"an Event {reason} about {regarding}", seconds=seconds))
+
+
+def _short(objects: dict[str, Doc]) -> Doc:
+    return {name: {"status": item.get("status"), "message": item.get("message")} for name, item in list(objects.items())[:20]}

@@ -1,0 +1,56 @@
+"""Stories of pods and administrators on a real cluster: one cluster and one installation for all, a namespace for each.
+
+`tools/cluster test` runs them and says which cluster in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.api import Api
+from tests.e2e.driver import Driver
+from tests.e2e.pods import Namespace
+from tools.realcluster.cluster import Cluster
+from tools.realcluster.site import Site
+
+
+@pytest.fixture(scope="session")
+def api() -> Api:
+    return Api(os.environ["KUBECONFIG"])
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    return Cluster(Site(), print)
+
+
+@pytest.fixture(scope="session")
+def installed(api: Api, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Driver:
+    driver = Driver(api, cluster)
+    driver.install(tmp_path_factory.mktemp("overlay"))
+    return driver
+
+
+@pytest.fixture
+def driver(installed: Driver) -> Iterator[Driver]:
+    """The installation, as a story finds it and must leave it: ready, with nothing prepared."""
+    installed.wait_ready()
+    yield installed
+    installed.wait_ready()
+
+
+@pytest.fixture
+def ns(api: Api, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50].strip("-")
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield Namespace(api, name)
+    for pod in api.list("Pod", name):
+        api.delete("Pod", pod["metadata"]["name"], name, grace=0)
+    api.wait("Pod", lambda pods: not pods, namespace=name, what="no pod left")
+    for claim in api.list("ResourceClaim", name):
+        api.delete("ResourceClaim", claim["metadata"]["name"], name)
+    api.delete("Namespace", name)

@@ -1,0 +1,48 @@
+"""Installing it, and what settings do."""
+
+from __future__ import annotations
+
+import uuid
+
+from tests.e2e.api import Doc
+from tests.e2e.driver import NAMESPACE, NODE, Driver
+
+
+def test_slices_are_what_discover_prints(driver: Driver) -> None:
+    wanted = {gpu["name"] for gpu in driver.discovered() if gpu["publishable"]}
+    assert driver.devices().keys() == wanted
+
+
+def test_wrong_settings_are_refused_in_the_log_and_in_an_event_and_the_old_ones_stay(driver: Driver) -> None:
+    before = driver.devices()
+    try:
+        field = f"prot{uuid.uuid4().hex[:6]}"  # unlike that of an earlier run on the same cluster
+        driver.set(f"probes: {{{field}: 1}}\n")
+        # The kubelet looks at ConfigMaps once a minute; an annotation of the pod makes it look now.
+        driver.refresh_settings()
+        said = driver.api.wait_event(NODE, "SettingsInvalid", text=field, seconds=120)
+        assert "settings.yaml" in said
+        assert field in driver.log()
+        assert driver.devices() == before
+    finally:
+        driver.set("")
+        driver.refresh_settings()
+
+
+def test_a_plugin_that_starts_with_wrong_settings_says_so_and_ends(driver: Driver) -> None:
+    try:
+        driver.set("gracePeriod: soon\n")
+        driver.api.delete("Pod", driver.pod, NAMESPACE)
+
+        def end(pods: dict[str, Doc]) -> Doc | None:
+            for status in (status for pod in pods.values() for status in pod["status"].get("containerStatuses") or []):
+                for state in (status["state"], status.get("lastState") or {}):
+                    if state.get("terminated", {}).get("exitCode") == 2:
+                        return state["terminated"]
+            return None
+
+        said = driver.api.wait("Pod", end, namespace=NAMESPACE, what="the plugin ended with 2")["message"]
+        assert "gracePeriod" in said and "1m30s" in said
+    finally:
+        driver.set("")
+        driver.api.delete("Pod", driver.pod, NAMESPACE)
