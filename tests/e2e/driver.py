@@ -9,6 +9,7 @@ import time
 from typing import Any, Final
 
 from tests.e2e.api import Api, Doc
+from tests.e2e.pods import is_ready
 from tools.realcluster.cluster import Cluster
 from tools.realcluster.node import until
 
@@ -55,6 +56,13 @@ class Driver:
             )
 
         self.api.wait("DaemonSet", done, namespace=NAMESPACE, what="the driver rolled out", seconds=seconds)
+
+        def settled(pods: dict[str, Doc]) -> bool:
+            # The DaemonSet's status lags: just after a delete it counts the pod that goes. A pod that wants a GPU meanwhile meets a kubelet
+            # without the driver, and 1.33's comes back to it only after a minute and a half.
+            return len(pods) == 1 and all(is_ready(pod) and not pod["metadata"].get("deletionTimestamp") for pod in pods.values())
+
+        self.api.wait("Pod", settled, namespace=NAMESPACE, what="one pod of the driver, Ready", seconds=seconds)
 
     # --- the plugin's pod ---------------------------------------------------------------------------------------------------------------
 

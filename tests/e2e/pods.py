@@ -86,7 +86,7 @@ class Namespace:
 
     def ready(self, *names: str, seconds: float = 60) -> None:
         def all_ready(pods: dict[str, Doc]) -> bool:
-            return all(_is_ready(pods.get(name)) for name in names)
+            return all(is_ready(pods.get(name)) for name in names)
 
         self.api.wait("Pod", all_ready, namespace=self.name, what=f"pods {', '.join(names)} Ready", seconds=seconds)
 
@@ -122,7 +122,7 @@ class Namespace:
         self.api.wait("ResourceClaim", lambda claims: not claims, namespace=self.name, what="no claim left")
 
 
-def _is_ready(pod: Doc | None) -> bool:
+def is_ready(pod: Doc | None) -> bool:
     conditions = (pod or {}).get("status", {}).get("conditions") or []
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
