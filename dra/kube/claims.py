@@ -83,3 +83,8 @@ class ResourceClaim(msgspec.Struct, rename="camel", frozen=True):
     metadata: ObjectMeta
     spec: ClaimSpec = ClaimSpec()
     status: ClaimStatus | None = None
+
+    @property
+    def consumers(self) -> tuple[Consumer, ...]:
+        """Whom it is reserved for."""
+        return tuple((self.status.reserved_for if self.status is not None else None) or ())

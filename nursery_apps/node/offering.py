@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -21,11 +22,21 @@ log = logging.getLogger(__name__)
 class Offering:
     """Owns `desired`. Recomputed whenever one of its sources changes; equal results wake nobody."""
 
-    def __init__(self, node: NodeName, inventory: Latest[Inventory], ledger: Latest[Ledger], publish: Latest[Publish]) -> None:
+    def __init__(
+        self,
+        node: NodeName,
+        inventory: Latest[Inventory],
+        ledger: Latest[Ledger],
+        publish: Latest[Publish],
+        *,
+        on_tainted: Callable[[str], None],
+    ) -> None:
+        """`on_tainted(sentence)` is told when a GPU breaks or vanishes under a claim."""
         self._node = node
         self._inventory = inventory
         self._ledger = ledger
         self._publish = publish
+        self._on_tainted = on_tainted
         self._remembered: dict[DeviceName, Gpu] = {}
         self._made: offer.Offer | None = None
         self.withheld: dict[DeviceName, str] = {}
@@ -57,8 +68,15 @@ class Offering:
         self._remembered = {name: gpu for name, gpu in self._remembered.items() if name in in_use} | dict(inventory.by_name)
         if made == self._made:
             return  # the ledger changes with every prepare; rendering 64 GPUs each time would cost more than the prepare
+        before = self._made.taints if self._made is not None else {}
         self._made = made
         self._report(dict(made.withheld))
+        for name, taints in made.taints.items():
+            if before.get(name) != taints:
+                keys, claims = (", ".join(taint.key for taint in taints), ", ".join(in_use[name]))
+                self._on_tainted(
+                    f"{name}, held by claim {claims}, is unfit ({keys}): its pods are evicted where the API server keeps taints"
+                )
         self.desired.set(slices.desired(self._node, made.gpus, taints=made.taints))
 
     def _report(self, withheld: dict[DeviceName, str]) -> None:

@@ -86,7 +86,7 @@ class Parts:
         self.inventory = InventoryKeeper(
             tree, events, rescan_seconds=self._rescan_seconds, on_scan=self.metrics.scan, on_wedged=self._tell_wedged
         )
-        self.offering = Offering(node, self.inventory.inventory, self.journal.ledger, self._publish)
+        self.offering = Offering(node, self.inventory.inventory, self.journal.ledger, self._publish, on_tainted=self._tell_tainted)
         self.served = ServedApiKeeper(kube, random)
         self.own_node = OwnNodeKeeper(kube, node, random)
         self.reader = ClaimReader(kube, self.served.claims, random)
@@ -262,6 +262,10 @@ class Parts:
     def _tell_wedged(self, bdf: Bdf, how: str) -> None:
         self.metrics.wedged()
         self._announce(Weight.WARNING, "GPUWedged", f"GPU {bdf} is wedged ({how}): withdrawn until its driver is bound again")
+
+    def _tell_tainted(self, sentence: str) -> None:
+        log.warning("%s", sentence)
+        self._announce(Weight.WARNING, "GPUTainted", sentence)
 
     def _announce(self, weight: Weight, reason: str, text: str) -> None:
         # `kubectl describe node` looks for Events under the Node's name as UID.

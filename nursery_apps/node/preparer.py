@@ -92,7 +92,7 @@ class Preparer:
             assert record is not None
             grants = record.grants
         else:
-            progress.consumers = tuple((claim.status.reserved_for if claim.status is not None else None) or ())
+            progress.consumers = claim.consumers
             grants = allocation.grants(claim, ref.uid, self._pool, self._inventory.value.by_name)
         await self._await_devices(grants, progress)
         if record is None or not record.same_holdings(grants):

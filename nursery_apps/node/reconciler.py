@@ -229,6 +229,6 @@ def _gone(claim: ResourceClaim, record: Record, pool: PoolName) -> str | None:
     ours = {result.device for result in allocation.devices.results or [] if result.driver == DRIVER_NAME and result.pool == pool}
     if not ours & {grant.device for grant in record.grants}:
         return "is allocated elsewhere"
-    if not (claim.status.reserved_for if claim.status is not None else None):
+    if not claim.consumers:
         return "is reserved for nobody"
     return None  # a consumer that is no pod (1.37: podgroups) counts as one too

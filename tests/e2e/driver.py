@@ -81,25 +81,19 @@ class Driver:
         return self.cluster.kubectl("-n", NAMESPACE, "exec", self.pod, "--", *command).stdout
 
     def kill(self) -> None:
-        """SIGKILL to the daemon, from the node; the kubelet starts the container anew."""
-        self.cluster.node.inside("kill", "-KILL", str(self.process()))
+        """SIGKILL to the daemon, from the node; returns when the kubelet has started the container anew."""
+        before = self.process()
+        self.cluster.node.inside("kill", "-KILL", str(before))
+        until("a new process of the driver", lambda: self.process() not in (None, before), seconds=60, look="kubectl describe pod")
 
-    def process(self) -> int:
-        """The daemon's number in the node."""
+    def process(self) -> int | None:
+        """The daemon's number in the node; None while there is none."""
         status = self.pods()[0]["status"]["containerStatuses"][0]
         container = status["containerID"].removeprefix("containerd://")
         for line in self.cluster.ctr("tasks", "ls").stdout.splitlines():
-            if line.startswith(container):
+            if line.startswith(container) and "RUNNING" in line:
                 return int(line.split()[1])
-        raise AssertionError(f"no task of container {container}")
-
-    def restarts(self) -> int:
-        return sum(status["restartCount"] for pod in self.pods() for status in pod["status"].get("containerStatuses", []))
-
-    def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
-        text = self.api.raw_text(f"/api/v1/namespaces/{NAMESPACE}/pods/{self.pod}:9176/proxy/metrics")
-        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith((name + " ", name + "{")))
+        return None
 
     def wait_ready(self, seconds: float = 60) -> None:
         self.rolled_out(seconds)

@@ -123,6 +123,7 @@ async def test_a_gpu_unplugged_in_use_evicts_its_pod_and_the_next_gets_another()
         held = here.cluster.claims_of_pod("a")[0]["status"]["allocation"]["devices"]["results"][0]["device"]
         bdf = f"{held[:4]}:{held[5:7]}:{held[8:10]}.{held[11]}"
         await here.simulate(op="unplug", bdf=bdf)
+        assert "gpu.intel.com/absent" in await here.cluster.wait_event(here.cluster.node, "GPUTainted")
         await here.cluster.wait_pod_gone("a", deadline=20)
         await published(here, 3)
         assert len(await pod(here, "b")) == 2

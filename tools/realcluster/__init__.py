@@ -7,11 +7,10 @@ packages. Everything runs in a network namespace of its own below one directory,
     programs    built from pinned modules, cached by version
     needs       what the machine must have
     site        the directory, and what is recorded in it
-    processes   starting and ending programs, by pid
-    network     the namespace
+    node_init   the node's first process: mounts, network, parent of every program
+    node        the same from outside: begin, end, orders, commands inside
     pki         certificates and kubeconfigs
     images      busybox, as an image
     components  command lines and configuration files
-    cluster     up, down, status
-    faults      freeze, kill, restart, reboot
+    cluster     up, down, status, faults
 """

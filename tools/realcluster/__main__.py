@@ -53,11 +53,10 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(act=act)
         return added
 
-    for name, act, text in (
-        ("build", build, "build the programs of a release"),
-        ("up", up, "start a cluster, building what is not built; one that runs is replaced"),
-    ):
-        verb(name, act, text).add_argument("--version", default=versions.DEFAULT, help="release, or `all` (%(default)s)")
+    every = {"default": versions.DEFAULT, "help": "release, or `all` (%(default)s)"}
+    one = {"default": versions.DEFAULT, "help": "release (%(default)s)"}
+    verb("build", build, "build the programs of a release").add_argument("--version", **every)
+    verb("up", up, "start a cluster, building what is not built; one that runs is replaced").add_argument("--version", **one)
     verb("down", down, "end it and leave nothing")
     verb("status", status, "what runs")
     verb("kubectl", kubectl, "kubectl of the cluster's release").add_argument("arguments", nargs="*")
@@ -66,12 +65,11 @@ def parser() -> argparse.ArgumentParser:
     fault.add_argument("what", choices=["freeze", "thaw", "kill", "start", "restart", "reboot"])
     fault.add_argument("program", nargs="?", choices=cluster.names())
     tests = verb("test", test, "run tests/e2e; what is unknown here goes to pytest")
-    tests.add_argument("--version", default=versions.DEFAULT, help="release, or `all` (%(default)s)")
-    tests.add_argument("--kubeconfig", help="of a cluster that exists (kind, minikube, a lab); tests that need to break it are skipped")
+    tests.add_argument("--version", **every)
     tests.add_argument("--keep", action="store_true", help="leave the cluster running afterwards")
     tests.add_argument("pytest", nargs="*")
     pinned = verb("pin", pin, "for maintainers: write the pinned modules of a release anew")
-    pinned.add_argument("--version", default=versions.DEFAULT)
+    pinned.add_argument("--version", **one)
     return made
 
 
@@ -95,11 +93,11 @@ def here() -> Cluster:
 
 
 def releases(version: str) -> list[Release]:
-    known = versions.PROVEN + versions.CLASSIC
+    known = [Release(name) for name in versions.PROVEN + versions.CLASSIC if programs.kubernetes(Release(name)).pinned]
     if version == "all":
         return [Release(name) for name in versions.PROVEN]
-    if version not in known:
-        raise Lacking(f"no modules are pinned for {version}; there are: {', '.join(known)}")
+    if version not in [release.version for release in known]:
+        raise Lacking(f"no modules are pinned for {version}; there are: {', '.join(release.version for release in known)}")
     return [Release(version)]
 
 
@@ -113,7 +111,10 @@ def build(options: argparse.Namespace) -> int:
 
 
 def up(options: argparse.Namespace) -> int:
-    here().up(releases(options.version)[0])
+    chosen = releases(options.version)
+    if len(chosen) > 1:
+        raise Lacking("one cluster at a time: up --version takes one release")
+    here().up(chosen[0])
     return 0
 
 
@@ -151,9 +152,7 @@ def suffer(options: argparse.Namespace) -> int:
 
 def test(options: argparse.Namespace) -> int:
     pytest = [sys.executable, "-m", "pytest", "tests/e2e", *options.pytest]
-    if options.kubeconfig is not None:
-        return subprocess.run(pytest, check=False, cwd=ROOT, env=os.environ | {"KUBECONFIG": options.kubeconfig}).returncode
-    code = 0
+    failed = []
     # Before the cluster's network is entered: there are no package indexes in it.
     subprocess.run([ROOT / "tools" / "image"], check=True, stdout=sys.stderr)
     for release in releases(options.version):
@@ -161,15 +160,17 @@ def test(options: argparse.Namespace) -> int:
         made.up(release)
         try:
             environment = os.environ | {"KUBECONFIG": str(made.site.kubeconfig()), "CLUSTER_DIR": str(made.site.root), "CLUSTER_E2E": "1"}
-            code = code or subprocess.run([*made.node.enter("--net"), *pytest], check=False, cwd=ROOT, env=environment).returncode
-            if code:
+            if subprocess.run([*made.node.enter("--net"), *pytest], check=False, cwd=ROOT, env=environment).returncode:
+                failed.append(release.version)
                 kept = ROOT / "build" / "e2e-logs" / release.version
                 shutil.copytree(made.site.root / "log", kept, dirs_exist_ok=True)
                 say(f"the cluster's logs are in {kept}")
         finally:
             if not options.keep:
                 made.down()
-    return code
+    if failed:
+        say(f"failed on {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 def pin(options: argparse.Namespace) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -13,7 +15,7 @@ from typing import Any, Final
 
 from tools.realcluster import components, images, needs, pki, programs
 from tools.realcluster.node import ClusterError, Node, until
-from tools.realcluster.site import NODE_NAME, Site
+from tools.realcluster.site import BOUND, NODE_NAME, Site
 from tools.realcluster.versions import Release
 
 SYSCTLS: Final = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys",
@@ -57,7 +59,8 @@ class Cluster:
         self.down()
         started = time.monotonic()
         self.site.make()
-        self.site.remember(version=release.version, sysctls=_read_sysctls())
+        missing = [path for path in BOUND.values() if not pathlib.Path(path).exists()]
+        self.site.remember(version=release.version, sysctls=_read_sysctls(), mount_points=missing)
         pki.make(self.site.pki)
         images.write_busybox(self.site.root / "busybox.tar")
         self._start_all()
@@ -67,7 +70,11 @@ class Cluster:
     def down(self) -> None:
         """Leave nothing: processes, mounts, network, cgroups, sysctls, files. Also of an `up` that was killed."""
         self.node.end()
-        _write_sysctls(self.site.facts().get("sysctls", {}))
+        facts = self.site.facts()
+        _write_sysctls(facts.get("sysctls", {}))
+        for path in facts.get("mount_points", ()):
+            with contextlib.suppress(OSError):  # never made, or somebody's by now
+                os.rmdir(path)
         if self.site.root.exists():
             shutil.rmtree(self.site.root)
 
@@ -82,13 +89,16 @@ class Cluster:
         parts = components.all_of(self.release, self.site)
         for name in (components.ETCD, components.API_SERVER, components.CONTAINERD):
             self._start(parts[name])
-        self._await("the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, components.API_SERVER)
+        self._await_api()
         for name in (components.CONTROLLERS, components.SCHEDULER, components.KUBELET):
             self._start(parts[name])
         self._await("containerd", lambda: self.ctr("version", check=False).returncode == 0, components.CONTAINERD)
-        self.await_node()
+        self._await_node()
 
-    def await_node(self) -> None:
+    def _await_api(self) -> None:
+        self._await("the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, components.API_SERVER)
+
+    def _await_node(self) -> None:
         """Until the node is Ready as of now, and pods may be created."""
         self._await("a Ready node", self._ready, components.KUBELET)
         account = ("get", "serviceaccount", "default", "-o", "name")
@@ -150,39 +160,7 @@ class Cluster:
         self.kill(name)
         self.start(name)
         if name in (components.ETCD, components.API_SERVER):
-            self._await(
-                "the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, components.API_SERVER
-            )
-
-    def save_data(self, name: str = "saved") -> None:
-        """Keep a copy of all API objects, to go back to later."""
-        self.kill(components.API_SERVER)
-        self.kill(components.ETCD)
-        shutil.rmtree(self.site.root / name, ignore_errors=True)
-        shutil.copytree(self.site.root / "etcd", self.site.root / name)
-        self._start_storage()
-
-    def restore_data(self, name: str = "saved") -> None:
-        """Put the copy in the place of what there is: the API server comes back with its data older."""
-        self.kill(components.API_SERVER)
-        self.kill(components.ETCD)
-        shutil.rmtree(self.site.root / "etcd")
-        shutil.copytree(self.site.root / name, self.site.root / "etcd")
-        self._start_storage()
-
-    def _start_storage(self) -> None:
-        self.start(components.ETCD)
-        self.start(components.API_SERVER)
-        self._await("the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, components.API_SERVER)
-
-    def cut_connections(self, source: str, *, port: int) -> None:
-        """Reset the TCP connections of an address to a port: its watches break, and it may connect again."""
-        rule = ["INPUT", "-s", source, "-p", "tcp", "--dport", str(port), "-j", "REJECT", "--reject-with", "tcp-reset"]
-        self.node.inside("iptables", "-I", *rule)
-        try:
-            time.sleep(1)  # a heartbeat of each connection has to meet the rule
-        finally:
-            self.node.inside("iptables", "-D", *rule)
+            self._await_api()
 
     # --- looking ------------------------------------------------------------------------------------------------------------------------
 

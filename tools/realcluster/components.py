@@ -128,7 +128,7 @@ def _kubelet(release: Release, site: Site) -> list[str]:
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "maxPods": 250,
-        # A pod's end is seen through the runtime's events of the last second; the sync loop's own period is a minute.
+        # As for _FAST: the defaults would be what is measured.
         "kubeAPIQPS": 500,
         "kubeAPIBurst": 1000,
         "registryPullQPS": 0,

@@ -29,26 +29,22 @@ class Lacking(Exception):
     """The machine cannot run a cluster: one sentence that says why and what to do."""
 
 
-def check(needed: tuple[Programs, ...], say: Callable[[str], None], *, may_build: bool = True) -> None:
+def check(needed: tuple[Programs, ...], say: Callable[[str], None]) -> None:
     """Install what can be installed.
 
     Raises:
         Lacking: something cannot.
     """
     if sys.platform != "linux":
-        raise Lacking("a cluster of one's own needs Linux; use --kubeconfig with one that exists")
+        raise Lacking("this cluster needs Linux")
     if os.geteuid() != 0:
-        raise Lacking("a cluster of one's own needs root (namespaces, mounts, cgroups); use sudo, or --kubeconfig with one that exists")
+        raise Lacking("this cluster needs root, for namespaces, mounts and cgroups: use sudo")
     if not any(pathlib.Path("/sys/fs/cgroup").glob("*")):
         raise Lacking("/sys/fs/cgroup is empty: a kubelet needs cgroups; in a container, run it with the host's")
     missing = [programs for programs in needed if not programs.cached]
     if missing:
-        if not may_build:
-            raise Lacking(f"{missing[0].name} is not built; run tools/cluster build first")
         if shutil.which("go") is None:
-            raise Lacking(
-                "building Kubernetes needs Go (1.26 or newer) in PATH; install it, or use --kubeconfig with a cluster that exists"
-            )
+            raise Lacking("building Kubernetes needs Go (1.26 or newer) in PATH: install it")
         if shutil.disk_usage("/var").free < DISK_GIB << 30:
             raise Lacking(f"a build needs {DISK_GIB} GiB of free space below /var")
     _install(say)

@@ -43,7 +43,7 @@ def lay_mounts(site: places.Site) -> None:
     for path in ("/run/cdi", "/run/netns", "/run/lock"):
         os.makedirs(path)
     for name, path in places.BOUND.items():
-        # An empty directory may stay behind on the machine: it is where the mount needs a place.
+        # A mount needs a place; `down` removes those that were not there.
         os.makedirs(path, exist_ok=True)
         run("mount", "--bind", str(site.root / name), path)
 

@@ -33,8 +33,6 @@ class Programs:
     """`kubernetes-1.37.2`: the directory of its go.mod, and of what is built."""
     requirement: str
     packages: tuple[str, ...]
-    built: tuple[str, ...]
-    """What the compiler calls them: the last part of the package's path that is no version."""
     linker_flags: tuple[str, ...] = ("-s", "-w")
     tags: tuple[str, ...] = ()
     minutes: float = 1
@@ -45,6 +43,10 @@ class Programs:
     @property
     def directory(self) -> pathlib.Path:
         return CACHE / self.name
+
+    @property
+    def pinned(self) -> bool:
+        return (MODULES / self.name / "go.sum").exists()
 
     @property
     def cached(self) -> bool:
@@ -120,7 +122,6 @@ def kubernetes(release: Release) -> Programs:
         name=f"kubernetes-{release.version}",
         requirement=f"k8s.io/kubernetes v{release.version}",
         packages=tuple(f"k8s.io/kubernetes/cmd/{name}" for name in KUBERNETES),
-        built=KUBERNETES,
         linker_flags=release.linker_flags,
         tags=release.build_tags,
         minutes=12,
@@ -130,7 +131,7 @@ def kubernetes(release: Release) -> Programs:
 
 def etcd() -> Programs:
     module = "go.etcd.io/etcd/server/v3"
-    return Programs(f"etcd-{versions.ETCD}", f"{module} v{versions.ETCD}", (module,), ("server",))
+    return Programs(f"etcd-{versions.ETCD}", f"{module} v{versions.ETCD}", (module,))
 
 
 def containerd() -> Programs:
@@ -140,7 +141,6 @@ def containerd() -> Programs:
         name=f"containerd-{versions.CONTAINERD}",
         requirement=f"{module} v{versions.CONTAINERD}",
         packages=tuple(f"{module}/cmd/{name}" for name in names),
-        built=names,
         linker_flags=("-s", "-w", f"-X {module}/version.Version={versions.CONTAINERD}"),
         # Snapshotters that need C libraries.
         tags=("no_btrfs", "no_zfs", "no_devmapper"),

@@ -61,13 +61,12 @@ class Site:
         return self.root / "cluster.json"
 
     def remember(self, **facts: Any) -> None:
-        told = {**self.facts(), **facts}
         new = self._record.with_suffix(".new")
-        new.write_text(json.dumps(told, indent=2))
+        new.write_text(json.dumps(facts, indent=2))
         new.replace(self._record)
 
     def facts(self) -> dict[str, Any]:
-        """`version`: the release; `sysctls`: values from before. Empty if there is no cluster."""
+        """`version`: the release; `sysctls`: values from before; `mount_points`: directories made for it. Empty if there is no cluster."""
         try:
             return json.loads(self._record.read_bytes())
         except FileNotFoundError:

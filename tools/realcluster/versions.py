@@ -9,7 +9,7 @@ DEFAULT: Final = "1.37.2"
 PROVEN: Final = ("1.37.2", "1.36.3", "1.35.4", "1.34.3", "1.33.13", "1.32.2", "1.31.0")
 """Newest first. Some patch releases lack a staging module on the module proxy (1.32.13) or fail their checksum (1.33.6)."""
 CLASSIC: Final = ("1.30.14", "1.28.15")
-"""Allocation by a driver's own controller; they build and start, no story runs on them yet."""
+"""Allocation by a driver's own controller. Their modules are not pinned yet: `tools/cluster pin --version ...` comes first."""
 ETCD: Final = "3.7.3"
 CONTAINERD: Final = "2.4.2"
 

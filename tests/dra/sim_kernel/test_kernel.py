@@ -300,6 +300,7 @@ def test_who_left_hears_nothing(kernel: SimKernel) -> None:
         (lambda top: _edit(top, "tree", "dev", "x", value={"@": "chr", "major": 1, "minor": 3, "mode": "0600", "group": "me"}), "x.group"),
         (lambda top: _edit(top, "ioctl", "0000:00:02.0", value={"driver": "nouveau"}), "neither i915 nor xe"),
         (lambda top: _edit(top, "ioctl", "0000:00:02.0", value={"driver": "xe", "mem_regions": [{"class": "gold"}]}), r"\[0\]\.class"),
+        (lambda top: top | {"openAs": "fuse"}, "openAs: 'fuse' is not a device number such as 10:229"),
         (lambda top: top | {"shared": {**top["shared"], "t1": {"x": {"@": "shared", "id": "t1"}}}}, "'t1' contains itself"),
     ],
 )
