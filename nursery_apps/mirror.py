@@ -11,7 +11,7 @@ import trio
 
 from dra import backoff
 from nursery_apps.latest import Latest
-from nursery_apps.seams import ApiError, Gone, KubeApi, NotFound, Resource, Unavailable
+from nursery_apps.seams import ApiError, Gone, KubeApi, NotFound, Resource
 
 T = TypeVar("T")
 
@@ -75,9 +75,9 @@ class Mirror(Generic[T]):
             except ApiError as error:
                 if isinstance(error, NotFound):
                     self._on_not_served()
-                if not isinstance(error, Unavailable):
-                    # Only a lost connection leaves the version good; for the rest a LIST finds out.
-                    self._version = None
+                # A LIST next, after a lost connection too: the server may have come back with older data, from a backup, and would
+                # follow a version from its future without a word until it gets there.
+                self._version = None
                 wait = error.retry_after_seconds or 0.0
                 self.error.set(str(error))
                 log.warning("cannot follow %s: %s", self._what.plural, error)

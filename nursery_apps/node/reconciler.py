@@ -100,6 +100,7 @@ class Reconciler:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow_hardware)
             nursery.start_soon(self._look_up_claims)
+            nursery.start_soon(self._shrink_taken_over_file)
             task_status.started()
 
     def suspect(self, uid: ClaimUid) -> None:
@@ -118,7 +119,7 @@ class Reconciler:
             log.info("CDI file of claim %s, which nothing here holds: removing it", uid)
             self._on_finding("OrphanedFile", uid, f"removed the CDI file of claim {uid}: no record of it")
         await self._desk.settle(refs + [ClaimRef(uid, "", "") for uid in orphans])
-        await self._run_blocking(partial(self._write_taken_over_file, ledger, self._inventory.value))
+        await self._run_blocking(self._write_taken_over_file)
         return len(refs), len(orphans)
 
     async def _follow_hardware(self) -> None:
@@ -133,6 +134,15 @@ class Reconciler:
                 either.start_soon(newer, self._inventory, self._compared)
                 either.start_soon(newer, self._period_seconds, self._period_seconds.version)
             await self.compare()
+
+    async def _shrink_taken_over_file(self) -> None:
+        """Names that another driver gave go with the last claim that has them; new ones never come."""
+        while True:
+            seen, ledger = self._journal.ledger.version, self._journal.ledger.value
+            await self._run_blocking(self._write_taken_over_file)
+            if all(record.origin is None for record in ledger.records()):
+                return
+            await self._journal.ledger.wait_newer(seen)
 
     async def _look_up_claims(self) -> None:
         """Round and round the journal: suspects first, then one claim a second, then a rest of one period."""
@@ -206,17 +216,20 @@ class Reconciler:
         log.info("took over %d claims of Intel's driver", len(imported.records))
         return len(imported.records)
 
-    def _write_taken_over_file(self, ledger: Ledger, inventory: Inventory) -> None:
-        records = [record for record in ledger.records() if record.origin is not None]
-        wanted = cdi.render_taken_over(records, inventory.by_name)
-        # While Intel's own file stands in this directory its names resolve; the same name in two files of one directory would not.
-        if self._cdi_dir.stamp(takeover.FOREIGN_CDI_FILE) is not None:
-            wanted = None
-        now = self._cdi_dir.read(cdi.TAKEN_OVER_FILE)
-        if wanted is None and now is not None:
-            self._cdi_dir.remove(cdi.TAKEN_OVER_FILE)
-        elif wanted is not None and wanted != now:
-            self._cdi_dir.replace(cdi.TAKEN_OVER_FILE, wanted, mode=0o644)
+    def _write_taken_over_file(self) -> None:
+        records = [record for record in self._journal.ledger.value.records() if record.origin is not None]
+        wanted = cdi.render_taken_over(records, self._inventory.value.by_name)
+        try:
+            # While Intel's own file stands in this directory its names resolve; the same name in two files of one directory would not.
+            if self._cdi_dir.stamp(takeover.FOREIGN_CDI_FILE) is not None:
+                wanted = None
+            now = self._cdi_dir.read(cdi.TAKEN_OVER_FILE)
+            if wanted is None and now is not None:
+                self._cdi_dir.remove(cdi.TAKEN_OVER_FILE)
+            elif wanted is not None and wanted != now:
+                self._cdi_dir.replace(cdi.TAKEN_OVER_FILE, wanted, mode=0o644)
+        except OSError as error:
+            log.error("CDI file %s: %s; free space or make the directory writable", cdi.TAKEN_OVER_FILE, error.strerror)
 
 
 def _gone(claim: ResourceClaim, record: Record, pool: PoolName) -> str | None:

@@ -77,6 +77,15 @@ class FakeKubeApi:
         self._cut.set()
         self._cut = trio.Event()
 
+    def backup(self) -> tuple[dict[Key, Json], int]:
+        return copy.deepcopy(self.objects), self.version
+
+    def restore(self, backup: tuple[dict[Key, Json], int]) -> None:
+        """Come back as the server was then; a watch from a version of its future is told nothing until it gets there."""
+        self.objects, self.version = copy.deepcopy(backup[0]), backup[1]
+        self._history = [entry for entry in self._history if entry[0] <= self.version]
+        self.cut()
+
     # --- KubeApi
 
     async def served(self) -> ServedApi:

@@ -38,17 +38,28 @@ async def test_it_holds_what_the_server_holds(nursery: trio.Nursery, autojump_cl
     await until(lambda: names(mirror) == ["b"])
 
 
-async def test_a_cut_watch_goes_on_where_it_was_without_a_new_list(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_a_watch_that_ended_goes_on_where_it_was_without_a_new_list(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     api = FakeKubeApi()
     mirror = await started(nursery, api)
-    api.cut()
+    for name in ("a", "b"):
+        api.cut()
+        api.put("things", thing(name))
+        await until(lambda name=name: name in names(mirror))
+    assert [verb for verb, _, _ in api.calls].count("list") == 1
+
+
+async def test_a_server_that_comes_back_with_older_data_is_believed(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    api = FakeKubeApi()
     api.put("things", thing("a"))
-    await until(lambda: names(mirror) == ["a"])
-    api.failures.append(("watch", Unavailable(0, "Unreachable", "connection refused")))
-    api.cut()
+    backup = api.backup()
+    mirror = await started(nursery, api)
     api.put("things", thing("b"))
     await until(lambda: names(mirror) == ["a", "b"])
-    assert [verb for verb, _, _ in api.calls].count("list") == 1
+    api.restore(backup)
+    api.failures.append(("watch", Unavailable(0, "Unreachable", "connection refused")))
+    await until(lambda: names(mirror) == ["a"])
+    api.put("things", thing("c"))
+    await until(lambda: names(mirror) == ["a", "c"])
 
 
 async def test_history_that_was_forgotten_is_listed_again(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

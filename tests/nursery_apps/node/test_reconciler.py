@@ -121,11 +121,11 @@ async def test_claims_are_looked_up_at_a_bounded_rate(autojump_clock: trio.testi
         assert server.gets - before <= 6 * 8 + 8
 
 
-async def test_claims_of_intels_driver_are_taken_over_once_and_keep_their_names() -> None:
+async def test_claims_of_intels_driver_are_taken_over_once_and_keep_their_names(autojump_clock: trio.testing.MockClock) -> None:
     disks = Disks()
     device = {"requests": ["gpu"], "poolName": "node1", "deviceName": G1.name, "cdiDeviceIDs": [f"intel.com/gpu={G1.name}"]}
     disks.state[takeover.FILE] = json.dumps({"old": {"Devices": [device], "Err": None}}).encode()
-    async with ClaimNode(ClaimServer(claim("old", G1.name), claim("new", G1.name)), G1, disks=disks).running() as node:
+    async with ClaimNode(ClaimServer(claim("old", G1.name), claim("new", G1.name)), G1, disks=disks).running(reconcile=True) as node:
         assert takeover.FILE not in disks.state and takeover.IMPORTED in disks.state
         answer = await node.prepare("old")
         assert not isinstance(answer, str)
@@ -133,8 +133,9 @@ async def test_claims_of_intels_driver_are_taken_over_once_and_keep_their_names(
         names = [entry["name"] for entry in json.loads(disks.cdi[cdi.TAKEN_OVER_FILE])["devices"]]
         assert names == [G1.name]
         await node.unprepare("old")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not disks.cdi
         assert not isinstance(await node.prepare("new"), str)
-        await node.reconciler.compare()
         assert list(disks.cdi) == [cdi.file_name(ClaimUid("new"))]
 
 
