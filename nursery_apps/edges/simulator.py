@@ -6,9 +6,7 @@ A real kernel keeps its state when the daemon dies, so the fake one must too: wh
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ import trio
 
 from dra.sim_kernel import control, requests
 from dra.sim_kernel.kernel import SimKernel
+from nursery_apps.edges import unix_socket
 from nursery_apps.event_outlet import EventOutlet
 from nursery_apps.seams import DeviceEvent, Resync
 
@@ -162,31 +161,25 @@ class _Gates:
 async def serve_control(kernel: SimKernel, socket_path: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Serve the control socket until cancelled: one JSON request a line, one JSON answer a line, `{"ok": ...}` or `{"error": ...}`.
 
-    Whoever may open the socket (0600) may do to the machine what root may do to a real one. Leftover sockets are replaced.
+    Whoever may open the socket (0600) may do to the machine what root may do to a real one. A socket that is there is taken over, as
+    during a rolling update, and a successor's is left alone.
 
     Raises:
         OSError: the socket cannot be made.
+        ValueError: its path is too long.
     """
     gates = _Gates()
-    _remove(socket_path)
-    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as listening:
-        await listening.bind(socket_path)
-        os.chmod(socket_path, 0o600)  # before listen: until then nobody gets through
-        listening.listen(16)
-        try:
-            async with trio.open_nursery() as nursery:
-                task_status.started()
-                while True:
-                    connection, _ = await listening.accept()
-                    nursery.start_soon(_serve, kernel, trio.SocketStream(connection), gates)
-        finally:
-            gates.open_all()  # threads that still hang could not be joined
-            _remove(socket_path)
-
-
-def _remove(socket_path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(socket_path)
+    bound = unix_socket.bind(socket_path, mode=0o600, take_over=True)
+    listening = trio.socket.from_stdlib_socket(bound.socket)
+    try:
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                connection, _ = await listening.accept()
+                nursery.start_soon(_serve, kernel, trio.SocketStream(connection), gates)
+    finally:
+        gates.open_all()  # threads that still hang could not be joined
+        bound.close()
 
 
 async def _serve(kernel: SimKernel, stream: trio.SocketStream, gates: _Gates) -> None:

@@ -1,6 +1,5 @@
 """gRPC servers on Unix sockets: grpclib's HTTP/2 without its event loop, driven by Trio.
 
-    unix_socket   files: bind, replace a dead one, remove only what is ours
     wire          bytes: one writer per connection, back-pressure
     http2         frames: grpclib's and h2's state machines with Trio's ways to wait
     call          one call: request, cancel scopes, reply, trailers

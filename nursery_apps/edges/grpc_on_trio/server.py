@@ -12,7 +12,8 @@ from grpclib import protocol
 from h2.errors import ErrorCodes
 
 from nursery_apps import rpc
-from nursery_apps.edges.grpc_on_trio import call, unix_socket
+from nursery_apps.edges import unix_socket
+from nursery_apps.edges.grpc_on_trio import call
 from nursery_apps.edges.grpc_on_trio.http2 import MOST_STREAMS, Peer
 from nursery_apps.edges.grpc_on_trio.wire import Wire
 

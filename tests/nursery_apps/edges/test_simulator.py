@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from dra.sim_kernel.kernel import SimKernel
 from nursery_apps.edges.simulator import LOG_NAME, load_machine, serve_control
@@ -63,6 +64,21 @@ async def test_a_card_is_pulled_and_put_back(kernel: SimKernel, tmp_path: Path) 
         assert (await client.ask("read", path=f"sys/bus/pci/devices/{GPU}/device")) == {"ok": "0xe20b\n"}
         assert "renderD128" in (await client.ask("list", path="dev/dri"))["ok"]
     assert not (tmp_path / "sim.sock").exists()
+
+
+async def test_the_one_that_goes_leaves_its_successors_socket(kernel: SimKernel, nursery: trio.Nursery, tmp_path: Path) -> None:
+    path, life = tmp_path / "sim.sock", trio.CancelScope()
+
+    async def serve_old(*, task_status: trio.TaskStatus[None]) -> None:
+        with life:
+            await serve_control(kernel, str(path), task_status=task_status)
+
+    await nursery.start(serve_old)
+    async with served(machines.kernel(MACHINE), path) as successor:
+        life.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await successor.ask("unplug", bdf=GPU) == {"ok": None}
+        assert path.exists()
 
 
 @pytest.mark.parametrize(
