@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,15 @@ Doc = dict[str, Any]
 
 USUAL_SECONDS = 60.0
 """A pod is Ready within a second on an idle machine; what takes this long has failed."""
+
+
+VERSIONS = {
+    "DaemonSet": "apps/v1",
+    "SubjectAccessReview": "authorization.k8s.io/v1",
+    "FlowSchema": "flowcontrol.apiserver.k8s.io/v1",
+    "PriorityLevelConfiguration": "flowcontrol.apiserver.k8s.io/v1",
+}
+"""Of the kinds that are neither of the core nor of dynamic resource allocation."""
 
 
 class NotInTime(AssertionError):
@@ -45,13 +55,17 @@ class Api:
         return data.decode()
 
     def _kind(self, kind: str) -> Any:
-        versions = {
-            "DaemonSet": "apps/v1",
-            "SubjectAccessReview": "authorization.k8s.io/v1",
-            "TokenRequest": "authentication.k8s.io/v1",
-        }
-        version = f"resource.k8s.io/{self.dra}" if kind.startswith(("Resource", "Device")) else versions.get(kind, "v1")
+        version = f"resource.k8s.io/{self.dra}" if kind.startswith(("Resource", "Device")) else VERSIONS.get(kind, "v1")
         return self._dynamic.resources.get(api_version=version, kind=kind)
+
+    def ready_nodes(self) -> list[str]:
+        """Those that take any pod."""
+
+        def takes_pods(node: Doc) -> bool:
+            ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in node["status"]["conditions"])
+            return ready and not node["spec"].get("taints") and not node["spec"].get("unschedulable")
+
+        return [node["metadata"]["name"] for node in self.list("Node") if takes_pods(node)]
 
     # --- objects ------------------------------------------------------------------------------------------------------------------------
 
@@ -75,6 +89,34 @@ class Api:
         content = "application/merge-patch+json"
         done: Doc = self._kind(kind).patch(name=name, body=change, namespace=namespace, content_type=content).to_dict()
         return done
+
+    def label(self, kind: str, name: str, labels: dict[str, str]) -> None:
+        """By an update of the whole object."""
+        found = self.get(kind, name)
+        assert found is not None, name
+        found["metadata"].setdefault("labels", {}).update(labels)
+        self._kind(kind).replace(body=found)
+
+    def token(self, account: str, namespace: str, *, pod: Doc | None = None) -> str:
+        """Of a service account; bound to a pod it tells the pod's node too, as the one that the kubelet mounts."""
+        spec: Doc = {"audiences": [], "expirationSeconds": 600}
+        if pod is not None:
+            named = {"name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
+            spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", **named}
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        made = client.CoreV1Api(self.raw).create_namespaced_service_account_token(account, namespace, body)
+        return str(made.status.token)
+
+    def bearing(self, token: str) -> Api:
+        """The same server as somebody else."""
+        other = copy.copy(self)
+        configuration = copy.copy(self.raw.configuration)
+        configuration.cert_file = configuration.key_file = None
+        configuration.api_key = {"authorization": token}
+        configuration.api_key_prefix = {"authorization": "Bearer"}
+        other.raw = client.ApiClient(configuration)
+        other._dynamic = dynamic.DynamicClient(other.raw)
+        return other
 
     def delete(self, kind: str, name: str, namespace: str | None = None, *, grace: int | None = None) -> None:
         body = {"gracePeriodSeconds": grace} if grace is not None else {}

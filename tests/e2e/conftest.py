@@ -13,8 +13,10 @@ import pytest
 
 from tests.e2e.api import Api
 from tests.e2e.driver import Driver
+from tests.e2e.own_node import OwnNode
 from tests.e2e.pods import Namespace
 from tools.realcluster.cluster import Cluster
+from tools.realcluster.faults import Faults
 from tools.realcluster.site import Site
 
 
@@ -24,13 +26,8 @@ def api() -> Api:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
-    return Cluster(Site(), print)
-
-
-@pytest.fixture(scope="session")
-def installed(api: Api, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Driver:
-    driver = Driver(api, cluster)
+def installed(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Driver:
+    driver = Driver(api)
     driver.install(tmp_path_factory.mktemp("overlay"))
     return driver
 
@@ -40,12 +37,27 @@ def driver(installed: Driver) -> Iterator[Driver]:
     """The installation, as a story finds it and must leave it: ready, with nothing prepared."""
     installed.wait_ready()
     yield installed
+    if installed.restarts():
+        installed.renew()  # the kubelet would let the next crash wait, longer with each
     installed.wait_ready()
+
+
+@pytest.fixture
+def node(driver: Driver) -> OwnNode:
+    if "CLUSTER_DIR" not in os.environ:
+        pytest.skip("needs a node that tools/cluster made: this cluster is somebody else's")
+    return OwnNode(driver, Cluster(Site(), print))
+
+
+@pytest.fixture
+def faults(node: OwnNode) -> Faults:
+    return Faults(node.cluster)
 
 
 @pytest.fixture
 def ns(api: Api, request: pytest.FixtureRequest) -> Iterator[Namespace]:
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50].strip("-")
+    api.wait("Namespace", lambda all_: name not in all_, what=f"the end of the namespace {name} of an earlier run")
     api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield Namespace(api, name)
     for pod in api.list("Pod", name):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
 import subprocess
 import time
+from collections.abc import Iterator
 from typing import Any, Final
+
+from kubernetes.client import ApiException
 
 from tests.e2e.api import Api, Doc
 from tests.e2e.pods import is_ready
-from tools.realcluster.cluster import Cluster
 from tools.realcluster.node import until
 
 ROOT: Final = pathlib.Path(__file__).parents[2]
@@ -18,20 +22,21 @@ NAMESPACE: Final = "intel-gpu-dra"
 DAEMON_SET: Final = "node-plugin"
 SETTINGS: Final = "node-plugin-settings"
 ACCOUNT: Final = f"system:serviceaccount:{NAMESPACE}:{DAEMON_SET}"
-NODE: Final = "node1"
+KUBELET: Final = "/var/lib/kubelet"
 HEAD: Final = "apiVersion: gpu.intel.com/v1alpha1\nkind: NodePluginConfiguration\n"
-MACHINE: Final = "server-8x-flex170"
+COMMAND_SECONDS: Final = 60
 
 
 class Driver:
-    def __init__(self, api: Api, cluster: Cluster) -> None:
-        self.api, self.cluster = api, cluster
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.node = next(iter(api.ready_nodes()))
+        """The one that gets the driver; others of the cluster get none."""
 
     # --- installing ---------------------------------------------------------------------------------------------------------------------
 
     def install(self, work: pathlib.Path) -> None:
-        """Image (built by tools/image) and manifests, as a user brings them: the overlay of the cluster's release, with fake machines."""
-        self.cluster.load(ROOT / "build" / "image" / "intel-gpu-dra-simulated.tar")
+        """The manifests as a user brings them: the overlay of the cluster's release, with fake machines."""
         minor = ".".join(map(str, self.api.version))
         overlay = ROOT / "manifests" / "overlays" / f"kubernetes-{minor}"
         base = overlay if overlay.exists() else ROOT / "manifests" / "base"
@@ -39,8 +44,11 @@ class Driver:
         up = "../" * (len(work.resolve().parts) - 1)
         text = f"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: ['{up}{str(base)[1:]}']\n"
         text += f"components: ['{up}{str(ROOT / 'manifests' / 'components' / 'simulate')[1:]}']\n"
+        selector = {"nodeSelector": {"kubernetes.io/hostname": self.node}}
+        patch = {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": DAEMON_SET}, "spec": {"template": {"spec": selector}}}
+        text += f"patches: [{{patch: '{json.dumps(patch)}', target: {{kind: DaemonSet}}}}]\n"
         (work / "kustomization.yaml").write_text(text)
-        self.cluster.kubectl("apply", "-k", str(work))
+        self.kubectl("apply", "-k", str(work))
         self.rolled_out()
 
     def rolled_out(self, seconds: float = 90) -> None:
@@ -64,6 +72,10 @@ class Driver:
 
         self.api.wait("Pod", settled, namespace=NAMESPACE, what="one pod of the driver, Ready", seconds=seconds)
 
+    def kubectl(self, *arguments: str) -> str:
+        command = [os.environ.get("KUBECTL", "kubectl"), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMMAND_SECONDS).stdout
+
     # --- the plugin's pod ---------------------------------------------------------------------------------------------------------------
 
     def pods(self) -> list[Doc]:
@@ -78,47 +90,57 @@ class Driver:
 
     def run(self, *command: str) -> str:
         """A command in the plugin's container."""
-        return self.cluster.kubectl("-n", NAMESPACE, "exec", self.pod, "--", *command).stdout
+        return self.kubectl("-n", NAMESPACE, "exec", self.pod, "--", *command)
 
-    def kill(self) -> None:
-        """SIGKILL to the daemon, from the node; returns when the kubelet has started the container anew."""
-        before = self.process()
-        self.cluster.node.inside("kill", "-KILL", str(before))
-        until("a new process of the driver", lambda: self.process() not in (None, before), seconds=60, look="kubectl describe pod")
+    def restarts(self) -> int:
+        return sum(status["restartCount"] for pod in self.pods() for status in pod["status"].get("containerStatuses") or [])
 
-    def process(self) -> int | None:
-        """The daemon's number in the node; None while there is none."""
-        status = self.pods()[0]["status"]["containerStatuses"][0]
-        container = status["containerID"].removeprefix("containerd://")
-        for line in self.cluster.ctr("tasks", "ls").stdout.splitlines():
-            if line.startswith(container) and "RUNNING" in line:
-                return int(line.split()[1])
-        return None
+    def renew(self) -> None:
+        """Another pod of the driver in place of this one."""
+        self.api.delete("Pod", self.pod, NAMESPACE)
+        self.rolled_out()
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """No pod of the driver on the node."""
+        self._select({"nobody": "is-called-so"})
+        try:
+            self.api.wait("Pod", lambda pods: not pods, namespace=NAMESPACE, what="no pod of the driver")
+            yield
+        finally:
+            self._select({"nobody": None})
+        self.rolled_out()
+
+    def _select(self, labels: Doc) -> None:
+        self.api.patch("DaemonSet", DAEMON_SET, {"spec": {"template": {"spec": {"nodeSelector": labels}}}}, NAMESPACE)
+
+    def roll(self) -> None:
+        """Begin a rolling update."""
+        annotations = {"rolled": str(time.monotonic())}
+        self.api.patch("DaemonSet", DAEMON_SET, {"spec": {"template": {"metadata": {"annotations": annotations}}}}, NAMESPACE)
 
     def wait_ready(self, seconds: float = 60) -> None:
         self.rolled_out(seconds)
 
     # --- the machine --------------------------------------------------------------------------------------------------------------------
 
-    @property
-    def state(self) -> pathlib.Path:
-        return self.cluster.site.root / "kubelet" / "plugins" / "gpu.intel.com"
-
     def machine(self, *words: str) -> Any:
         """Do something to the fake machine: `unplug`, `plug`, `wedge`, see tools/sim."""
-        done = subprocess.run([ROOT / "tools" / "sim", self.state / "simulator.sock", *words], check=True, capture_output=True, text=True)
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        said = self.run("sim", f"{KUBELET}/plugins/gpu.intel.com/simulator.sock", *words)
+        return json.loads(said) if said.strip() else None
 
     # --- what it keeps ------------------------------------------------------------------------------------------------------------------
 
     def devices(self) -> dict[str, Doc]:
         """Device name -> as published; one level more in the older versions."""
         found: dict[str, Doc] = {}
-        for item in self.api.list("ResourceSlice"):
-            if item["spec"]["driver"] == "gpu.intel.com":
-                for device in item["spec"].get("devices") or []:
-                    found[device["name"]] = {"name": device["name"], **device.get("basic", device)}
+        for item in self.slices():
+            for device in item["spec"].get("devices") or []:
+                found[device["name"]] = {"name": device["name"], **device.get("basic", device)}
         return found
+
+    def slices(self) -> list[Doc]:
+        return [item for item in self.api.list("ResourceSlice") if item["spec"]["driver"] == "gpu.intel.com"]
 
     def wait_devices(self, true: Any, what: str, seconds: float = 30) -> dict[str, Doc]:
         def now(_: dict[str, Doc]) -> dict[str, Doc] | None:
@@ -129,15 +151,24 @@ class Driver:
         return found
 
     def cdi_files(self) -> list[str]:
-        return self.cluster.node.inside("ls", "/run/cdi").stdout.split()
+        return self.run("ls", "/var/run/cdi").split()
 
     def nothing_prepared(self) -> None:
-        """The kubelet's unprepare may come after the claim's end: wait for it.
+        """No CDI file, no record of a claim. The kubelet's unprepare may come after the claim's end: wait for it.
 
         Raises:
             ClusterError: something stays prepared.
         """
         until("the removal of every CDI file", lambda: not self.cdi_files(), seconds=30, look="the plugin's log")
+        until("the end of every claim's record", lambda: self.metric("claims") == 0, seconds=30, look="the plugin's log")
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """Sum of a metric's series with these labels, None while the driver does not answer; the name goes without the prefix."""
+        try:
+            text = self.api.raw_text(f"/api/v1/namespaces/{NAMESPACE}/pods/{self.pod}:9176/proxy/metrics")
+        except ApiException:
+            return None
+        return total(text, f"intel_gpu_dra_{name}", **labels)
 
     def discovered(self) -> list[Doc]:
         gpus: list[Doc] = json.loads(self.run("gpu-node-plugin", "discover", "--json"))["gpus"]
@@ -149,3 +180,13 @@ class Driver:
     def refresh_settings(self) -> None:
         """The kubelet looks at a ConfigMap it has mounted about once a minute, and whenever the pod changes."""
         self.api.patch("Pod", self.pod, {"metadata": {"annotations": {"changed": str(time.monotonic())}}}, NAMESPACE)
+
+
+def total(exposition: str, name: str, **labels: str) -> float:
+    """Sum of the series of a metric that have these labels."""
+    found = 0.0
+    for line in exposition.splitlines():
+        series, _, value = line.rpartition(" ")
+        if series.partition("{")[0] == name and all(f'{key}="{wanted}"' in series for key, wanted in labels.items()):
+            found += float(value)
+    return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from tests.e2e.api import Api, Doc
 
-BUSYBOX = "registry.local/busybox:1"
+BUSYBOX = os.environ.get("CLUSTER_POD_IMAGE", "registry.local/busybox:1")
 OPEN_ALL = "for node in /dev/dri/card*; do dd if=$node count=0 2>/dev/null || exit 1; done"
 STAY = "sleep 100000"
 
@@ -90,6 +91,19 @@ class Namespace:
 
         self.api.wait("Pod", all_ready, namespace=self.name, what=f"pods {', '.join(names)} Ready", seconds=seconds)
 
+    def ready_again(self, name: str, seconds: float = 60) -> None:
+        """Ready in another container than now; right after a reboot the API server still says Ready of what is gone."""
+        before = self._restarts(self.api.get("Pod", name, self.name))
+
+        def restarted(pods: dict[str, Doc]) -> bool:
+            return is_ready(pods.get(name)) and self._restarts(pods[name]) > before
+
+        self.api.wait("Pod", restarted, namespace=self.name, what=f"pod {name} Ready again", seconds=seconds)
+
+    @staticmethod
+    def _restarts(pod: Doc | None) -> int:
+        return sum(status["restartCount"] for status in (pod or {}).get("status", {}).get("containerStatuses") or [])
+
     def ended(self, name: str, seconds: float = 60) -> str:
         """`Succeeded` or `Failed`."""
 
@@ -98,6 +112,14 @@ class Namespace:
             return now if now in ("Succeeded", "Failed") else None
 
         return str(self.api.wait("Pod", phase, namespace=self.name, what=f"the end of pod {name}", seconds=seconds))
+
+    def all_succeeded(self, names: list[str], seconds: float) -> None:
+        def done(pods: dict[str, Doc]) -> bool:
+            phases = [pods.get(name, {}).get("status", {}).get("phase") for name in names]
+            assert "Failed" not in phases, [name for name, phase in zip(names, phases, strict=True) if phase == "Failed"]
+            return set(phases) == {"Succeeded"}
+
+        self.api.wait("Pod", done, namespace=self.name, what=f"the success of {len(names)} pods", seconds=seconds)
 
     def delete(self, *names: str) -> None:
         for name in names:

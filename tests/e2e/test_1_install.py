@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from tests.e2e.api import Doc
-from tests.e2e.driver import NAMESPACE, NODE, Driver
+from tests.e2e.driver import NAMESPACE, Driver
 
 
 def test_slices_are_what_discover_prints(driver: Driver) -> None:
@@ -20,7 +20,7 @@ def test_wrong_settings_are_refused_in_the_log_and_in_an_event_and_the_old_ones_
         driver.set(f"probes: {{{field}: 1}}\n")
         # The kubelet looks at ConfigMaps once a minute; an annotation of the pod makes it look now.
         driver.refresh_settings()
-        said = driver.api.wait_event(NODE, "SettingsInvalid", text=field, seconds=120)
+        said = driver.api.wait_event(driver.node, "SettingsInvalid", text=field, seconds=120)
         assert "settings.yaml" in said
         assert field in driver.log()
         assert driver.devices() == before

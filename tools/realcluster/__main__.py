@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
-import shutil
 import subprocess
 import sys
 
-from tools.realcluster import cluster, programs, versions
+from tools.realcluster import faults, programs, stories, versions
 from tools.realcluster.cluster import Cluster
+from tools.realcluster.faults import Faults
 from tools.realcluster.needs import Lacking
 from tools.realcluster.needs import check as check_needs
 from tools.realcluster.node import ClusterError
 from tools.realcluster.site import Site
 from tools.realcluster.versions import Release
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+ONE_PROGRAM = ("freeze", "thaw", "kill", "start", "restart")
+WHOLE = ("power-off", "power-on", "reboot", "cut", "mend", "save-data", "restore-data", "renew-tokens")
+IMAGE = "build/image/intel-gpu-dra-simulated.tar"
 
 
 def main() -> int:
@@ -61,13 +62,15 @@ def parser() -> argparse.ArgumentParser:
     verb("status", status, "what runs")
     verb("kubectl", kubectl, "kubectl of the cluster's release").add_argument("arguments", nargs="*")
     verb("load", load, "bring image archives to the node").add_argument("archives", nargs="+", type=pathlib.Path)
-    fault = verb("fault", suffer, "freeze, thaw, kill, start or restart a program; reboot the node")
-    fault.add_argument("what", choices=["freeze", "thaw", "kill", "start", "restart", "reboot"])
-    fault.add_argument("program", nargs="?", choices=cluster.names())
-    tests = verb("test", test, "run tests/e2e; what is unknown here goes to pytest")
+    fault = verb("fault", suffer, "make a program or the node suffer")
+    fault.add_argument("what", choices=[*ONE_PROGRAM, *WHOLE], help=f"with PROGRAM: {', '.join(ONE_PROGRAM)}")
+    fault.add_argument("program", nargs="?", choices=faults.names(), metavar="PROGRAM", help=", ".join(faults.names()))
+    tests = verb("test", test, "run tests/e2e; what is unknown here goes to pytest; `--version all` writes docs/versions.md")
     tests.add_argument("--version", **every)
     tests.add_argument("--keep", action="store_true", help="leave the cluster running afterwards")
-    tests.add_argument("pytest", nargs="*")
+    tests.add_argument("--kubeconfig", type=pathlib.Path, metavar="FILE", help=f"of a cluster that exists, whose nodes have {IMAGE}")
+    tests.add_argument("--pod-image", default="busybox:1.37", metavar="IMAGE", help="for pods on that cluster (%(default)s)")
+    tests.add_argument("pytest", nargs="*", metavar="PYTEST ARGUMENT")
     pinned = verb("pin", pin, "for maintainers: write the pinned modules of a release anew")
     pinned.add_argument("--version", **one)
     return made
@@ -126,7 +129,7 @@ def down(options: argparse.Namespace) -> int:  # noqa: ARG001
 def status(options: argparse.Namespace) -> int:  # noqa: ARG001
     told = here().status()
     print(f"Kubernetes {told['version']} in {Site().root}; nodes: {', '.join(told['nodes']) or 'none'}")
-    for name in cluster.names():
+    for name in faults.names():
         print(f"  {name:24} {told['programs'].get(name, 'does not run')}")
     return 0
 
@@ -141,33 +144,27 @@ def load(options: argparse.Namespace) -> int:
 
 
 def suffer(options: argparse.Namespace) -> int:
-    if options.what == "reboot":
-        here().reboot()
-    elif options.program is None:
-        raise ClusterError(f"{options.what} which program? One of {', '.join(cluster.names())}")
-    else:
-        getattr(here(), options.what)(options.program)
+    if (options.what in ONE_PROGRAM) != (options.program is not None):
+        wanted = f"which program? One of {', '.join(faults.names())}" if options.program is None else "takes no program"
+        raise ClusterError(f"{options.what}: {wanted}")
+    getattr(Faults(here()), options.what.replace("-", "_"))(*filter(None, [options.program]))
     return 0
 
 
 def test(options: argparse.Namespace) -> int:
-    pytest = [sys.executable, "-m", "pytest", "tests/e2e", *options.pytest]
-    failed = []
-    # Before the cluster's network is entered: there are no package indexes in it.
-    subprocess.run([ROOT / "tools" / "image"], check=True, stdout=sys.stderr)
-    for release in releases(options.version):
-        made = here()
-        made.up(release)
-        try:
-            environment = os.environ | {"KUBECONFIG": str(made.site.kubeconfig()), "CLUSTER_DIR": str(made.site.root), "CLUSTER_E2E": "1"}
-            if subprocess.run([*made.node.enter("--net"), *pytest], check=False, cwd=ROOT, env=environment).returncode:
-                failed.append(release.version)
-                kept = ROOT / "build" / "e2e-logs" / release.version
-                shutil.copytree(made.site.root / "log", kept, dirs_exist_ok=True)
-                say(f"the cluster's logs are in {kept}")
-        finally:
-            if not options.keep:
-                made.down()
+    if options.kubeconfig is not None:
+        return 0 if stories.on_existing_cluster(options.kubeconfig, options.pod_image, options.pytest) else 1
+    chosen = releases(options.version)
+    for release in chosen:
+        check_needs(programs.needed_for(release), say)  # before the minutes that an image takes
+    stories.build_image()
+    failed = [
+        release.version
+        for release in chosen
+        if not stories.on_own_cluster(here(), release, options.pytest, keep=options.keep and len(chosen) == 1, say=say)
+    ]
+    if options.version == "all" and not options.pytest:
+        stories.write_page(chosen)
     if failed:
         say(f"failed on {', '.join(failed)}")
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""A cluster's life: up, down, and what its programs can be made to suffer."""
+"""A cluster's life: up, down, and what can be asked of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from tools.realcluster import components, images, needs, pki, programs
@@ -63,7 +62,7 @@ class Cluster:
         self.site.remember(version=release.version, sysctls=_read_sysctls(), mount_points=missing)
         pki.make(self.site.pki)
         images.write_busybox(self.site.root / "busybox.tar")
-        self._start_all()
+        self.start_all()
         self.load(self.site.root / "busybox.tar")
         self._say(f"Kubernetes {release.version} is ready after {time.monotonic() - started:.1f} s")
 
@@ -78,24 +77,19 @@ class Cluster:
         if self.site.root.exists():
             shutil.rmtree(self.site.root)
 
-    def reboot(self) -> None:
-        """As if the node had lost its power: all processes and containers gone, /run empty, the disk as it was."""
-        self.node.end()
-        self._start_all()
-
-    def _start_all(self) -> None:
+    def start_all(self) -> None:
+        """Begin the node and start every program; returns when pods can be created."""
         self.node.make_cgroups()
         self.node.begin()
-        parts = components.all_of(self.release, self.site)
         for name in (components.ETCD, components.API_SERVER, components.CONTAINERD):
-            self._start(parts[name])
-        self._await_api()
+            self.start(name)
+        self.await_api()
         for name in (components.CONTROLLERS, components.SCHEDULER, components.KUBELET):
-            self._start(parts[name])
+            self.start(name)
         self._await("containerd", lambda: self.ctr("version", check=False).returncode == 0, components.CONTAINERD)
         self._await_node()
 
-    def _await_api(self) -> None:
+    def await_api(self) -> None:
         self._await("the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, components.API_SERVER)
 
     def _await_node(self) -> None:
@@ -108,7 +102,9 @@ class Cluster:
         said = self.kubectl("get", "node", NODE_NAME, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}", check=False)
         return said.stdout == "True"
 
-    def _start(self, part: components.Component) -> None:
+    def start(self, name: str) -> None:
+        """Start one program; does not wait for it to be ready."""
+        part = components.all_of(self.release, self.site)[name]
         self.node.order(start=part.name, argv=part.argv, env=part.env)
 
     def _await(self, what: str, true: Callable[[], Any], component: str) -> None:
@@ -139,29 +135,6 @@ class Cluster:
         for archive in archives:
             self.ctr("images", "import", "--local", str(archive.resolve()))
 
-    # --- faults -------------------------------------------------------------------------------------------------------------------------
-
-    def freeze(self, name: str) -> None:
-        self.node.order(signal=name, number=signal.SIGSTOP)
-
-    def thaw(self, name: str) -> None:
-        self.node.order(signal=name, number=signal.SIGCONT)
-
-    def kill(self, name: str) -> None:
-        """End a program at once; returns when it is gone."""
-        self.node.order(signal=name, number=signal.SIGKILL)
-        until(f"the end of {name}", lambda: name not in self.node.order(list=True), seconds=20, look=str(self.site.log(name)))
-
-    def start(self, name: str) -> None:
-        """Start a program that was killed; does not wait for it to be ready."""
-        self._start(components.all_of(self.release, self.site)[name])
-
-    def restart(self, name: str) -> None:
-        self.kill(name)
-        self.start(name)
-        if name in (components.ETCD, components.API_SERVER):
-            self._await_api()
-
     # --- looking ------------------------------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
@@ -170,11 +143,6 @@ class Cluster:
         nodes = self.kubectl("get", "nodes", "-o", "json", check=False)
         items = json.loads(nodes.stdout)["items"] if nodes.returncode == 0 else []
         return {"version": self.release.version, "programs": running, "nodes": [item["metadata"]["name"] for item in items]}
-
-
-def names() -> Sequence[str]:
-    """Of the programs that can be made to suffer."""
-    return (components.ETCD, components.API_SERVER, components.CONTROLLERS, components.SCHEDULER, components.CONTAINERD, components.KUBELET)
 
 
 def _read_sysctls() -> dict[str, str]:

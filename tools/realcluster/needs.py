@@ -14,7 +14,6 @@ from tools.realcluster.programs import Programs
 
 PACKAGES: Final = {
     "runc": "runc",
-    "unshare": "util-linux",
     "ip": "iproute2",
     "iptables": "iptables",
     "busybox": "busybox-static",
@@ -41,6 +40,8 @@ def check(needed: tuple[Programs, ...], say: Callable[[str], None]) -> None:
         raise Lacking("this cluster needs root, for namespaces, mounts and cgroups: use sudo")
     if not any(pathlib.Path("/sys/fs/cgroup").glob("*")):
         raise Lacking("/sys/fs/cgroup is empty: a kubelet needs cgroups; in a container, run it with the host's")
+    if refused := _refused_namespaces():
+        raise Lacking(f"this cluster needs namespaces, and the kernel refuses them ({refused}); in a container, run it privileged")
     missing = [programs for programs in needed if not programs.cached]
     if missing:
         if shutil.which("go") is None:
@@ -48,6 +49,11 @@ def check(needed: tuple[Programs, ...], say: Callable[[str], None]) -> None:
         if shutil.disk_usage("/var").free < DISK_GIB << 30:
             raise Lacking(f"a build needs {DISK_GIB} GiB of free space below /var")
     _install(say)
+
+
+def _refused_namespaces() -> str:
+    command = ["unshare", "--fork", "--pid", "--mount", "--net", "--mount-proc", "true"]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stderr.strip()
 
 
 def _install(say: Callable[[str], None]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -18,10 +20,10 @@ from tools.realcluster.site import Site
 ROOT: Final = pathlib.Path(__file__).parent.parent.parent
 INIT: Final = "tools.realcluster.node_init"
 NAMESPACES: Final = ("--pid", "--mount", "--net")
+CLONE_NEWNET: Final = 0x40000000
+"""sched.h"""
 POLL_SECONDS: Final = 0.05
 """Between looks at what has no event to wait for: another program's readiness."""
-
-
 INSIDE_SECONDS: Final = 120
 """For one command in the node; the longest imports an image of 200 MB."""
 
@@ -54,9 +56,9 @@ class Node:
         """Start the first process and wait until it takes orders."""
         self.site.control_socket.unlink(missing_ok=True)
         with open(self.site.log("init"), "ab") as log:
-            subprocess.Popen(
-                ["unshare", "--fork", *NAMESPACES, "--mount-proc", sys.executable, "-m", INIT, str(self.site.root)],
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            subprocess.run(  # it outlives this process, and is nobody's to wait for
+                ["setsid", "--fork", "unshare", "--fork", *NAMESPACES, "--mount-proc", sys.executable, "-m", INIT, str(self.site.root)],
+                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True,
             )  # fmt: skip
         until("the node's first process", self.site.control_socket.exists, seconds=20, look=str(self.site.log("init")))
 
@@ -64,8 +66,20 @@ class Node:
         """Of the first process, as this side counts. Found by its arguments, so that an `up` that was killed leaves nothing unknown."""
         wanted = [INIT.encode(), str(self.site.root).encode(), b""]
         for pid, arguments in _processes():
-            if arguments[-3:] == wanted and not arguments[0].endswith(b"unshare"):
+            if arguments[-3:] == wanted and b"unshare" not in arguments:
                 return pid
+        return None
+
+    def outside(self, pid: int) -> int | None:
+        """Of a container's process, which the node counts as `pid`: the number that this side counts."""
+        for directory in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                counted = re.search(r"^NSpid:\s+\d+\s+(\d+)", (directory / "status").read_text(), re.M)
+                ours = self.site.cgroup in (directory / "cgroup").read_text()
+            except OSError:
+                continue
+            if ours and counted and int(counted.group(1)) == pid:
+                return int(directory.name)
         return None
 
     def end(self) -> None:
@@ -128,6 +142,12 @@ class Node:
         if pid is None:
             raise ClusterError(f"no cluster runs in {self.site.root}; tools/cluster up starts one")
         return ["nsenter", "--target", str(pid), *(namespaces or NAMESPACES)]
+
+    def join_network(self) -> None:
+        """This thread's sockets from now on are in the node's network; after a reboot that is another one."""
+        with open(f"/proc/{self.pid()}/ns/net") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):  # os.setns comes with Python 3.12
+                raise ClusterError(f"cannot enter the node's network: {os.strerror(ctypes.get_errno())}")
 
     def inside(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in the node; output is captured."""

@@ -41,6 +41,11 @@ def make(directory: pathlib.Path) -> None:
     front = trustme.CA(organization_name="front-proxy")
     front.cert_pem.write_to_path(directory / "front.crt")
     _write(directory, "front-proxy-client", front.issue_cert("front-proxy.client", common_name="front-proxy-client"))
+    make_token_key(directory)
+
+
+def make_token_key(directory: pathlib.Path) -> None:
+    """What signs service account tokens, in place of one that may be there."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = serialization.Encoding.PEM
     (directory / "sa.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))

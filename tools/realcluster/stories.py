@@ -1,0 +1,138 @@
+"""Runs tests/e2e on clusters, and writes down what each release was seen to do."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import datetime
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tools.realcluster import programs
+from tools.realcluster.cluster import Cluster
+from tools.realcluster.versions import Release
+
+ROOT: Final = pathlib.Path(__file__).parent.parent.parent
+STORIES: Final = ROOT / "tests" / "e2e"
+RESULTS: Final = ROOT / "build" / "e2e"
+IMAGE: Final = ROOT / "build" / "image" / "intel-gpu-dra-simulated.tar"
+PAGE: Final = ROOT / "docs" / "versions.md"
+BEGIN, END = "<!-- made by tools/cluster test --version all -->\n", "<!-- end -->\n"
+
+
+def build_image() -> None:
+    """Before a cluster's network is entered: there are no package indexes in it."""
+    subprocess.run([ROOT / "tools" / "image"], check=True, stdout=sys.stderr)
+
+
+def on_own_cluster(cluster: Cluster, release: Release, arguments: Sequence[str], *, keep: bool, say: Callable[[str], None]) -> bool:
+    """Bring a cluster up, run the stories on it, take it down; whether all passed. Logs of a failure are kept."""
+    cluster.up(release)
+    try:
+        cluster.load(IMAGE)
+        environment = {
+            "KUBECONFIG": str(cluster.site.kubeconfig()),
+            "KUBECTL": str(programs.kubernetes(release).directory / "kubectl"),
+            "CLUSTER_DIR": str(cluster.site.root),
+        }
+        passed = _pytest(cluster.node.enter("--net"), environment, [f"--junit-xml={result(release)}", *arguments])
+        if not passed:
+            kept = RESULTS / f"logs-{release.version}"
+            shutil.copytree(cluster.site.root / "log", kept, dirs_exist_ok=True)
+            say(f"the cluster's logs are in {kept}")
+        return passed
+    finally:
+        if not keep:
+            cluster.down()
+
+
+def on_existing_cluster(kubeconfig: pathlib.Path, pod_image: str, arguments: Sequence[str]) -> bool:
+    return _pytest([], {"KUBECONFIG": str(kubeconfig), "CLUSTER_POD_IMAGE": pod_image}, arguments)
+
+
+def _pytest(prefix: Sequence[str], environment: dict[str, str], arguments: Sequence[str]) -> bool:
+    command = [*prefix, sys.executable, "-m", "pytest", str(STORIES), *arguments]
+    return subprocess.run(command, check=False, cwd=ROOT, env=os.environ | environment | {"CLUSTER_E2E": "1"}).returncode == 0
+
+
+def result(release: Release) -> pathlib.Path:
+    return RESULTS / f"{release.version}.xml"
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Cell:
+    """One story on one release."""
+
+    passed: int = 0
+    skipped: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Reason -> tests."""
+    failed: int = 0
+
+    def __str__(self) -> str:
+        words = [f"**{self.failed} failed**"] if self.failed else []
+        words += [str(self.passed)] if self.passed or not self.skipped else []
+        return ", ".join(words) + (" –" if self.skipped else "")
+
+
+def write_page(releases: Sequence[Release]) -> None:
+    """Release × story into docs/versions.md, between its two marks.
+
+    Raises:
+        OSError: there is no result of one of the releases.
+    """
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}{table(releases)}{END}{after}")
+
+
+def table(releases: Sequence[Release]) -> str:
+    found = {release.version: read(result(release).read_text()) for release in releases}
+    versions = sorted(found, key=lambda version: [int(part) for part in version.split(".")])
+    lines = [
+        f"Run on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}. A number is how many tests passed; with a dash, that some could not run.",
+        "",
+        f"| story | {' | '.join(versions)} |",
+        f"|---|{'---|' * len(versions)}",
+    ]
+    reasons: dict[str, list[str]] = {}
+    for path in sorted(STORIES.glob("test_*.py")):
+        cells = {version: found[version].get(path.stem, Cell()) for version in versions}
+        lines.append(f"| {title(path)} | {' | '.join(str(cells[version]) for version in versions)} |")
+        for version, cell in cells.items():
+            for reason in cell.skipped:
+                reasons.setdefault(reason, []).append(version)
+    lines += ["", "Not run, and why:", ""]
+    lines += [f"- {', '.join(where)}: {reason}" for reason, where in reasons.items()]
+    return "\n".join(lines) + "\n"
+
+
+def title(path: pathlib.Path) -> str:
+    """A story's first sentence."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or path.stem
+    return text.partition("\n")[0].rstrip(".")
+
+
+def read(junit: str) -> dict[str, Cell]:
+    """pytest's JUnit XML -> module -> what became of its tests."""
+    cells: dict[str, Cell] = {}
+    for case in ElementTree.fromstring(junit).iter("testcase"):
+        cell = cells.setdefault(case.attrib["classname"].rpartition(".")[2], Cell())
+        skipped = case.find("skipped")
+        if skipped is not None:
+            reason = skipped.attrib["message"]
+            cell.skipped[reason] = cell.skipped.get(reason, 0) + 1
+        elif case.find("failure") is not None or case.find("error") is not None:
+            cell.failed += 1
+        else:
+            cell.passed += 1
+    return cells
