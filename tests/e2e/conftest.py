@@ -40,6 +40,7 @@ def driver(installed: Driver) -> Iterator[Driver]:
     if installed.restarts():
         installed.renew()  # the kubelet would let the next crash wait, longer with each
     installed.wait_ready()
+    installed.nothing_prepared()
 
 
 @pytest.fixture

@@ -21,6 +21,9 @@ CACHE: Final = pathlib.Path(os.environ.get("CLUSTER_CACHE", "/var/cache/intel-gp
 KUBERNETES: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
 
 
+PROGRESS_SECONDS: Final = 20
+
+
 class BuildFailed(Exception):
     """With the last lines of what the compiler said."""
 
@@ -76,7 +79,7 @@ class Programs:
             making = CACHE / f".{self.name}.new"
             shutil.rmtree(making, ignore_errors=True)
             making.mkdir()
-            self._go("build", "-mod=readonly", "-trimpath", "-o", f"{making}/", *self._options(), *self.packages)
+            self._compile(making, say)
             (making / ".pins").write_text(self._pins())
             shutil.rmtree(self.directory, ignore_errors=True)
             making.rename(self.directory)
@@ -104,12 +107,33 @@ class Programs:
     def _options(self) -> list[str]:
         return ["-tags", ",".join(self.tags), "-ldflags", " ".join(self.linker_flags)]
 
-    def _go(self, *arguments: str) -> None:
-        # A toolchain other than the installed one would have to be downloaded.
-        environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
-        done = subprocess.run(["go", *arguments], check=False, cwd=MODULES / self.name, env=environment, capture_output=True, text=True)
+    def _compile(self, directory: pathlib.Path, say: Callable[[str], None]) -> None:
+        count = len(self._go("list", "-mod=readonly", "-deps", *self._options(), *self.packages).splitlines())
+        command = ["go", "build", "-v", "-mod=readonly", "-trimpath", "-o", f"{directory}/", *self._options(), *self.packages]
+        said: list[str] = []
+        with subprocess.Popen(command, cwd=MODULES / self.name, env=self._environment(), stderr=subprocess.PIPE, text=True) as compiling:
+            assert compiling.stderr is not None
+            told = time.monotonic()
+            for line in compiling.stderr:  # the name of each package that the compiler's cache lacks
+                said.append(line.rstrip())
+                if time.monotonic() - told > PROGRESS_SECONDS:
+                    told = time.monotonic()
+                    say(f"building {self.name}: {len(said)} of at most {count} packages compiled")
+        if compiling.returncode:
+            raise BuildFailed(f"go build of {self.name} failed:\n" + "\n".join(said[-15:]))
+
+    def _go(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["go", *arguments], check=False, cwd=MODULES / self.name, env=self._environment(), capture_output=True, text=True
+        )
         if done.returncode:
             raise BuildFailed(f"go {arguments[0]} of {self.name} failed:\n" + "\n".join(done.stderr.splitlines()[-15:]))
+        return done.stdout
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        # A toolchain other than the installed one would have to be downloaded.
+        return os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
 
 
 def _go_version() -> str:

@@ -23,6 +23,8 @@ STORIES: Final = ROOT / "tests" / "e2e"
 RESULTS: Final = ROOT / "build" / "e2e"
 IMAGE: Final = ROOT / "build" / "image" / "intel-gpu-dra-simulated.tar"
 PAGE: Final = ROOT / "docs" / "versions.md"
+FAMILY: Final = ("-o", "junit_family=xunit1")
+"""Of the result's format: the later one has no room for the figures that tests print."""
 BEGIN, END = "<!-- made by tools/cluster test --version all -->\n", "<!-- end -->\n"
 
 
@@ -41,7 +43,7 @@ def on_own_cluster(cluster: Cluster, release: Release, arguments: Sequence[str],
             "KUBECTL": str(programs.kubernetes(release).directory / "kubectl"),
             "CLUSTER_DIR": str(cluster.site.root),
         }
-        passed = _pytest(cluster.node.enter("--net"), environment, [f"--junit-xml={result(release)}", *arguments])
+        passed = _pytest(cluster.node.enter("--net"), environment, [f"--junit-xml={result(release)}", *FAMILY, *arguments])
         if not passed:
             kept = RESULTS / f"logs-{release.version}"
             shutil.copytree(cluster.site.root / "log", kept, dirs_exist_ok=True)
