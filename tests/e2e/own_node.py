@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,16 @@ class OwnNode:
             if line.startswith(container) and "RUNNING" in line:
                 return self.cluster.node.outside(int(line.split()[1]))
         return None
+
+    @contextlib.contextmanager
+    def running(self, module: str) -> Iterator[None]:
+        """A program of ours in the node's namespaces, from its first line of output on. It ends with its input: nsenter passes no
+        signals on."""
+        command = [*self.cluster.node.enter(), sys.executable, "-m", module]
+        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+            assert program.stdout is not None
+            assert program.stdout.readline(), f"{module} ended"
+            yield
 
     # --- its machine and its files ------------------------------------------------------------------------------------------------------
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from kubernetes.dynamic.exceptions import UnprocessibleEntityError
 
-from tests.e2e.api import Api
+from tests.e2e import other_driver as other_driver_program
+from tests.e2e.api import Api, Doc
 from tests.e2e.driver import Driver
+from tests.e2e.own_node import OwnNode
 from tests.e2e.pods import OPEN_ALL, STAY, Namespace, opaque, request
 
 PF = 'device.attributes["gpu.intel.com"].type == "gpu"'
@@ -90,6 +94,33 @@ def test_gpus_below_one_root_port(driver: Driver, ns: Namespace) -> None:
     ns.template("too-near", request("gpus", count=5), constraints=together)
     ns.pod("q", template="too-near")
     ns.api.wait_event("q", "FailedScheduling", namespace=ns.name)
+
+
+@pytest.fixture
+def other_driver(node: OwnNode) -> Iterator[None]:
+    """On the same node, with one device."""
+    api, place = node.driver.api, node.driver.node
+    pool = {"name": place, "generation": 1, "resourceSliceCount": 1}
+    device: Doc = {"name": "gpu-0"} if api.dra in ("v1", "v1beta2") else {"name": "gpu-0", "basic": {}}
+    spec = {"driver": other_driver_program.NAME, "nodeName": place, "pool": pool, "devices": [device]}
+    group = f"resource.k8s.io/{api.dra}"
+    selector = {"cel": {"expression": f'device.driver == "{other_driver_program.NAME}"'}}
+    with node.running("tests.e2e.other_driver"):
+        api.create({"apiVersion": group, "kind": "DeviceClass", "metadata": {"name": "other"}, "spec": {"selectors": [selector]}})
+        api.create({"apiVersion": group, "kind": "ResourceSlice", "metadata": {"name": "other"}, "spec": spec})
+        yield
+        api.delete("ResourceSlice", "other")
+        api.delete("DeviceClass", "other")
+
+
+@pytest.mark.usefixtures("other_driver")
+def test_a_claim_of_two_drivers(driver: Driver, ns: Namespace) -> None:
+    ns.template("both", request("ours"), request("theirs", device_class="other"))
+    ns.pod("p", template="both", command=f"{OPEN_ALL}; echo $OTHER; {COUNT}")
+    ns.ready("p")
+    assert ns.logs("p").split() == ["here", "1"]
+    ns.delete("p")
+    driver.nothing_prepared()
 
 
 def test_an_extended_resource_needs_no_claim(driver: Driver, ns: Namespace) -> None:
