@@ -16,6 +16,7 @@ collect_ignore = [] if "CLUSTER_E2E" in os.environ else ["e2e"]  # needs a clust
 
 USUAL = 10.0  # seconds; the slowest usual test takes about one on an idle machine, the rest is for a busy one
 SLOW = 60.0  # seconds, for @pytest.mark.slow
+REAL = 300.0  # seconds, where a real kubelet is under test: after a failed prepare it tries again only after a minute and a half
 VIRTUAL = 30 * 86400.0  # seconds of a mocked clock: longer than any story told, and an idle autojump clock gets there at once
 MOCKED = {"autojump_clock", "mock_clock"}
 
@@ -28,7 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if MOCKED & set(item.fixturenames):
             item.obj = _limited(item.obj, VIRTUAL)
         else:
-            item.obj = _limited(item.obj, SLOW if item.get_closest_marker("slow") else USUAL)
+            usual = REAL if "CLUSTER_E2E" in os.environ else USUAL
+            item.obj = _limited(item.obj, max(SLOW, usual) if item.get_closest_marker("slow") else usual)
 
 
 def _limited(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:

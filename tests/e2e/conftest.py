@@ -60,10 +60,7 @@ def ns(api: Api, request: pytest.FixtureRequest) -> Iterator[Namespace]:
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50].strip("-")
     api.wait("Namespace", lambda all_: name not in all_, what=f"the end of the namespace {name} of an earlier run")
     api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    yield Namespace(api, name)
-    for pod in api.list("Pod", name):
-        api.delete("Pod", pod["metadata"]["name"], name, grace=0)
-    api.wait("Pod", lambda pods: not pods, namespace=name, what="no pod left")
-    for claim in api.list("ResourceClaim", name):
-        api.delete("ResourceClaim", claim["metadata"]["name"], name)
+    ns = Namespace(api, name)
+    yield ns
+    ns.empty()
     api.delete("Namespace", name)

@@ -18,6 +18,14 @@ class Namespace:
     def __init__(self, api: Api, name: str) -> None:
         self.api, self.name = api, name
 
+    def empty(self) -> None:
+        """No pod, no claim."""
+        for pod in self.api.list("Pod", self.name):
+            self.api.delete("Pod", pod["metadata"]["name"], self.name, grace=0)
+        self.api.wait("Pod", lambda pods: not pods, namespace=self.name, what="no pod left")
+        for claim in self.api.list("ResourceClaim", self.name):
+            self.api.delete("ResourceClaim", claim["metadata"]["name"], self.name)
+
     # --- claims -------------------------------------------------------------------------------------------------------------------------
 
     def _requests(self, requests: list[Doc]) -> list[Doc]:

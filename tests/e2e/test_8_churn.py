@@ -40,7 +40,7 @@ def wave(ns: Namespace, first: int, count: int) -> None:
     names = [f"p{number}" for number in range(first, first + count)]
     for name in names:
         ns.pod(name, template="gpu", command=OPEN_ALL)
-    ns.all_succeeded(names, seconds=180)
+    ns.all_succeeded(names, seconds=600)
     for name in names:
         ns.api.delete("Pod", name, ns.name, grace=0)
 

@@ -21,8 +21,25 @@ VERSIONS = ["v1.DRAPlugin", "v1beta1.DRAPlugin", "1.0.0"]
 class TinyPlugin:
     """Give it a directory for its DRA socket (short paths!) and the kubelet's registry and CDI directories."""
 
-    def __init__(self, directory: str, registry: str, cdi: str, *, name: str = "gpu.intel.com", versions: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: str,
+        registry: str,
+        cdi: str,
+        *,
+        name: str = "gpu.intel.com",
+        versions: list[str] | None = None,
+        seen_directory: str = "",
+        edits: Callable[[str], dict[str, Any]] = lambda name: {"deviceNodes": [{"path": f"/dev/{name}"}]},
+    ) -> None:
+        """
+        Args:
+            seen_directory: what the kubelet calls `directory`, where that is another name.
+            edits: CDI device -> its containerEdits.
+        """
         self.endpoint, self.socket, self.name = f"{directory}/{name}.sock", f"{registry}/{name}-reg.sock", name
+        self._seen_endpoint = f"{seen_directory or directory}/{name}.sock"
+        self._edits = edits
         self._cdi, self._versions = cdi, VERSIONS if versions is None else versions
         self.calls: list[tuple[str, list[str]]] = []
         """(method path, claim UIDs)"""
@@ -48,12 +65,12 @@ class TinyPlugin:
         Path(self.socket).unlink(missing_ok=True)
         self._server.stop(0).wait(5)
 
-    async def until(self, predicate: Callable[[], object]) -> None:
-        """Until what the plugin was asked satisfies the predicate; five seconds at most."""
+    async def until(self, predicate: Callable[[], object], *, seconds: float = 5) -> None:
+        """Until what the plugin was asked satisfies the predicate."""
 
         def wait() -> None:
             with self._changed:
-                assert self._changed.wait_for(predicate, timeout=5), f"calls {self.calls}, verdicts {self.verdicts}"
+                assert self._changed.wait_for(predicate, timeout=seconds), f"calls {self.calls}, verdicts {self.verdicts}"
 
         await trio.to_thread.run_sync(wait)
 
@@ -63,7 +80,7 @@ class TinyPlugin:
 
     def info(self) -> Any:
         return pluginregistration_pb2.PluginInfo(
-            type="DRAPlugin", name=self.name, endpoint=self.endpoint, supported_versions=self._versions
+            type="DRAPlugin", name=self.name, endpoint=self._seen_endpoint, supported_versions=self._versions
         )
 
     def notified(self, status: Any) -> Any:
@@ -78,7 +95,7 @@ class TinyPlugin:
                 answer.claims[claim.uid].error = self.errors.pop(0)
                 continue
             named = [f"{claim.uid}-{device}" for device in self.devices]
-            edits = [{"name": name, "containerEdits": {"deviceNodes": [{"path": f"/dev/{name}"}]}} for name in named]
+            edits = [{"name": name, "containerEdits": self._edits(name)} for name in named]
             spec = {"cdiVersion": self.cdi_version, "kind": "example.com/gpu", "devices": edits}
             Path(self._cdi, f"{claim.uid}.json").write_text(json.dumps(spec))
             for device, name in zip(self.devices, named, strict=True):

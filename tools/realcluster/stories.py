@@ -20,6 +20,8 @@ from tools.realcluster.versions import Release
 
 ROOT: Final = pathlib.Path(__file__).parent.parent.parent
 STORIES: Final = ROOT / "tests" / "e2e"
+CONTRACTS: Final = tuple(ROOT / "tests" / "contracts" / name for name in ("test_api_server.py", "test_kubelet.py"))
+"""What simcluster's API server and kubelet promise too."""
 RESULTS: Final = ROOT / "build" / "e2e"
 IMAGE: Final = ROOT / "build" / "image" / "intel-gpu-dra-simulated.tar"
 PAGE: Final = ROOT / "docs" / "versions.md"
@@ -59,7 +61,7 @@ def on_existing_cluster(kubeconfig: pathlib.Path, pod_image: str, arguments: Seq
 
 
 def _pytest(prefix: Sequence[str], environment: dict[str, str], arguments: Sequence[str]) -> bool:
-    command = [*prefix, sys.executable, "-m", "pytest", str(STORIES), *arguments]
+    command = [*prefix, sys.executable, "-m", "pytest", str(STORIES), *map(str, CONTRACTS), *arguments]
     return subprocess.run(command, check=False, cwd=ROOT, env=os.environ | environment | {"CLUSTER_E2E": "1"}).returncode == 0
 
 
@@ -107,7 +109,7 @@ def table(releases: Sequence[Release]) -> str:
         f"|---|{'---|' * len(versions)}",
     ]
     reasons: dict[str, list[str]] = {}
-    for path in sorted(STORIES.glob("test_*.py")):
+    for path in (*sorted(STORIES.glob("test_*.py")), *CONTRACTS):
         cells = {version: found[version].get(path.stem, Cell()) for version in versions}
         lines.append(f"| {title(path)} | {' | '.join(str(cells[version]) for version in versions)} |")
         for version, cell in cells.items():

@@ -211,6 +211,8 @@ class Registry:
             self._check_admin_access(kind, new, old)
         elif kind is DEVICE_CLASS:
             causes = claim_rules.class_faults(new, self.release)
+        elif kind is EVENT:
+            causes = _event_faults(new)
         elif kind is POD and old is not None and (was := old["spec"].get("nodeName")) and new["spec"].get("nodeName") != was:
             causes = [Cause("spec.nodeName", "Forbidden: pod updates may not change fields other than a few", "FieldValueForbidden")]
         if causes:
@@ -225,6 +227,14 @@ class Registry:
             where = "spec.devices.requests[0].exactly.adminAccess" if kind is CLAIM else "spec.spec.devices.requests[0].exactly.adminAccess"
             text = f"Forbidden: admin access to devices requires the `{label}: true` label on the containing namespace"
             raise refusals.invalid(kind, new["metadata"]["name"], [Cause(where, text, "FieldValueForbidden")])
+
+
+def _event_faults(event: Json) -> list[Cause]:
+    """An event lives where what it is about lives; about what has no namespace, in `default`."""
+    about, namespace = event["involvedObject"].get("namespace", ""), event["metadata"]["namespace"]
+    if about in (namespace, "") and (about or namespace == "default"):
+        return []
+    return [Cause("involvedObject.namespace", f'Invalid value: "{about}": does not match event.namespace')]
 
 
 def _metadata(body: Any) -> Json:

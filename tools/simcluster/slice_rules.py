@@ -88,7 +88,7 @@ def _devices(spec: Json, release: Release) -> list[Cause]:
         at = f"spec.devices[{index}]"
         name = device.get("name") or ""
         if name in seen:
-            found.append(Cause(f"{at}.name", f'Duplicate value: "{name}"', "FieldValueDuplicate"))
+            found.append(Cause(at, f'Duplicate value: "{name}"', "FieldValueDuplicate"))
         seen.add(name)
         if not names.label(name):
             found.append(Cause(f"{at}.name", f'Invalid value: "{name}": {names.LABEL_RULE}'))

@@ -24,6 +24,7 @@ RESULT = """<?xml version="1.0"?>
 def places(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     for name in ("RESULTS", "STORIES"):
         monkeypatch.setattr(stories, name, tmp_path)
+    monkeypatch.setattr(stories, "CONTRACTS", ())
     monkeypatch.setattr(stories, "PAGE", tmp_path / "versions.md")
     (tmp_path / "test_1_install.py").write_text('"""Installing it.\n\nMore."""\n')
     (tmp_path / "test_2_pods.py").write_text('"""Pods."""\n')

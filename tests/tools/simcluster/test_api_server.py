@@ -1,4 +1,5 @@
-"""The API server as the official client sees it, in a thread."""
+"""The API server as the official client sees it, in a thread: its levers, and what differs by release. What any API server promises is
+in tests/contracts/test_api_server.py."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 import urllib3
-from kubernetes import client, config, watch
+from kubernetes import client, config
 
 from tools.simcluster import kinds
 from tools.simcluster.cluster import SimCluster
@@ -43,43 +44,6 @@ def refusal(call: Callable[[], Any]) -> tuple[int, str, dict[str, Any]]:
     return caught.value.status, status["reason"], status
 
 
-async def test_create_read_replace_patch_delete(cluster: SimCluster) -> None:
-    def talk() -> None:
-        with connect(cluster) as connection:
-            api = client.ResourceV1Api(connection)
-            made = api.create_resource_slice(slice_of("s", capacity={"memory": {"value": "16Gi"}}))
-            assert made.metadata.uid and made.metadata.creation_timestamp
-            assert api.read_resource_slice("s").spec.devices[0].capacity["memory"].value == "16Gi"
-            patched = api.patch_resource_slice("s", {"metadata": {"labels": {"a": "b"}}})
-            assert patched.metadata.labels == {"a": "b"}
-            assert refusal(lambda: api.replace_resource_slice("s", made))[:2] == (409, "Conflict")
-            assert refusal(lambda: api.create_resource_slice(slice_of("s")))[:2] == (409, "AlreadyExists")
-            wrong = client.V1DeleteOptions(preconditions=client.V1Preconditions(uid="other"))
-            assert refusal(lambda: api.delete_resource_slice("s", body=wrong))[:2] == (409, "Conflict")
-            assert api.delete_resource_slice("s").metadata.name == "s"
-            assert refusal(lambda: api.read_resource_slice("s"))[:2] == (404, "NotFound")
-
-    await in_thread(talk)
-
-
-async def test_invalid_objects_are_refused_with_causes(cluster: SimCluster) -> None:
-    def talk() -> None:
-        with connect(cluster) as connection:
-            api = client.ResourceV1Api(connection)
-            bad = slice_of("s", attributes={"v": {"version": "535.104.05"}, "w": {"string": "x" * 65}})
-            code, reason, status = refusal(lambda: api.create_resource_slice(bad))
-            assert (code, reason) == (422, "Invalid")
-            assert [cause["field"] for cause in status["details"]["causes"]] == [
-                "spec.devices[0].attributes[v].version",
-                "spec.devices[0].attributes[w].string",
-            ]
-            api.create_resource_slice(slice_of("s"))
-            move = {"spec": {"nodeName": "elsewhere"}}
-            assert refusal(lambda: api.patch_resource_slice("s", move))[2]["details"]["causes"][0]["field"] == "spec.nodeName"
-
-    await in_thread(talk)
-
-
 async def test_lists_are_paged_and_selected(cluster: SimCluster) -> None:
     def talk() -> None:
         with connect(cluster) as connection:
@@ -102,27 +66,6 @@ async def test_lists_are_paged_and_selected(cluster: SimCluster) -> None:
             assert [each.metadata.name for each in api.list_resource_slice().items] == ["s1", "s3"]
 
     await in_thread(talk)
-
-
-async def test_a_watch_sees_what_enters_changes_and_leaves_its_selection(cluster: SimCluster) -> None:
-    def talk() -> list[tuple[str, str]]:
-        with connect(cluster) as connection:
-            api = client.ResourceV1Api(connection)
-            api.create_resource_slice(slice_of("old"))
-            version = api.list_resource_slice().metadata.resource_version
-            api.create_resource_slice(slice_of("a") | {"metadata": {"name": "a", "labels": {"pick": "me"}}})
-            api.create_resource_slice(slice_of("b"))
-            api.patch_resource_slice("b", {"metadata": {"labels": {"pick": "me"}}})
-            api.patch_resource_slice("a", {"metadata": {"annotations": {"x": "y"}}})
-            api.patch_resource_slice("a", {"metadata": {"labels": {"pick": None}}})
-            api.delete_resource_slice("b")
-            stream = watch.Watch().stream(
-                api.list_resource_slice, resource_version=version, label_selector="pick=me", timeout_seconds=1, allow_watch_bookmarks=True
-            )
-            return [(event["type"], event["raw_object"]["metadata"].get("name", "")) for event in stream if event["type"] != "BOOKMARK"]
-
-    seen = await in_thread(talk)
-    assert seen == [("ADDED", "a"), ("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "a"), ("DELETED", "b")]
 
 
 async def test_old_versions_and_cut_watches(cluster: SimCluster) -> None:
@@ -188,29 +131,6 @@ async def test_dry_run_stores_nothing_and_shows_what_a_gate_drops(tmp_path: Path
                 assert api.list_resource_slice().items == []
 
         await in_thread(talk)
-
-
-async def test_server_side_apply_keeps_to_its_own_fields(cluster: SimCluster) -> None:
-    def put(manager: str, labels: dict[str, str], *, force: bool = False) -> tuple[int, dict[str, Any]]:
-        body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": labels}}
-        pool = urllib3.PoolManager(ca_certs=f"{cluster.layout.root}/ca.crt")
-        answer = pool.request(
-            "PATCH",
-            f"{cluster.api_url}/api/v1/nodes/n?fieldManager={manager}&force={str(force).lower()}",
-            body=json.dumps(body),
-            headers={"Content-Type": "application/apply-patch+yaml"},
-        )
-        return answer.status, json.loads(answer.data)
-
-    def talk() -> None:
-        assert put("one", {"a": "1", "b": "1"})[0] == 201
-        assert put("two", {"c": "2"})[1]["metadata"]["labels"] == {"a": "1", "b": "1", "c": "2"}
-        code, status = put("two", {"a": "2"})
-        assert (code, status["details"]["causes"][0]["field"]) == (409, ".metadata.labels.a")
-        assert put("two", {"a": "2"}, force=True)[1]["metadata"]["labels"] == {"a": "2", "b": "1"}
-        assert put("one", {})[1]["metadata"]["labels"] == {"a": "2"}
-
-    await in_thread(talk)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The simulated kubelet against a plugin on another gRPC implementation's server side, in real time with shortened waits."""
+"""The simulated kubelet against a plugin on another gRPC implementation's server side, in real time with shortened waits: what
+tests/contracts/test_kubelet.py does not ask of a real one."""
 
 from __future__ import annotations
 
@@ -46,79 +47,6 @@ async def plugin(cluster: SimCluster) -> AsyncIterator[TinyPlugin]:
         yield tiny
 
 
-async def test_a_pod_gets_its_device_and_gives_it_back(cluster: SimCluster, plugin: TinyPlugin) -> None:
-    cluster.create_claim("big", template=True)
-    cluster.create_pod("p", templates={"gpu": "big"}, containers={"user": [{"name": "gpu"}], "other": []})
-    await cluster.wait_pod("p")
-    [claim] = cluster.claims_of_pod("p")
-    uid = claim["metadata"]["uid"]
-    got = cluster.injected("p")
-    assert [node["path"] for node in got["user"].device_nodes] == [f"/dev/{uid}-gpu-0"]
-    assert got["other"].device_nodes == []
-    assert plugin.calls == [("/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/NodePrepareResources", [uid])]
-    cluster.delete_pod("p")
-    await cluster.wait_pod_gone("p")
-    assert plugin.methods() == ["NodePrepareResources", "NodeUnprepareResources"]
-    await cluster.wait(kinds.CLAIM, lambda claims: not claims, "generated claim gone")
-
-
-async def test_an_error_is_told_in_an_event_and_tried_again(cluster: SimCluster, plugin: TinyPlugin) -> None:
-    plugin.errors = ["the GPU is on fire"]
-    cluster.create_claim("c")
-    cluster.create_pod("p", claims={"gpu": "c"})
-    assert "the GPU is on fire" in await cluster.wait_event("p", "FailedPrepareDynamicResources")
-    await cluster.wait_pod("p")
-
-
-async def test_unprepare_is_repeated_until_it_succeeds(cluster: SimCluster, plugin: TinyPlugin) -> None:
-    cluster.create_claim("c")
-    cluster.create_pod("p", claims={"gpu": "c"})
-    await cluster.wait_pod("p")
-    plugin.errors = ["busy", "busy"]
-    cluster.finish_pod("p")
-    await cluster.wait_pod("p", "Succeeded")
-    assert plugin.methods() == ["NodePrepareResources"] + ["NodeUnprepareResources"] * 3
-
-
-async def test_a_shared_claim_is_prepared_once_and_unprepared_with_the_last(cluster: SimCluster, plugin: TinyPlugin) -> None:
-    cluster.create_claim("c")
-    cluster.create_pod("one", claims={"gpu": "c"})
-    await cluster.wait_pod("one")
-    cluster.create_pod("two", claims={"gpu": "c"})
-    await cluster.wait_pod("two")
-    cluster.delete_pod("one")
-    await cluster.wait_pod_gone("one")
-    assert plugin.methods() == ["NodePrepareResources"]
-    cluster.delete_pod("two", grace_seconds=0)
-    await plugin.until(lambda: plugin.methods()[-1] == "NodeUnprepareResources")
-
-
-async def test_only_the_named_request_goes_into_a_container(cluster: SimCluster, plugin: TinyPlugin) -> None:
-    plugin.requests = ["gpu"]
-    cluster.create_claim("c")
-    cluster.create_pod(
-        "p",
-        claims={"gpu": "c"},
-        containers={"yes": [{"name": "gpu", "request": "gpu"}], "no": [{"name": "gpu", "request": "other"}]},
-    )
-    await cluster.wait_pod("p")
-    assert [len(each.device_nodes) for each in cluster.injected("p").values()] == [1, 0]
-
-
-async def test_after_a_restart_slices_are_gone_and_pods_are_not_prepared_again(cluster: SimCluster, plugin: TinyPlugin) -> None:
-    cluster.create_claim("c")
-    cluster.create_pod("p", claims={"gpu": "c"})
-    await cluster.wait_pod("p")
-    await cluster.kubelet.restart()
-    assert cluster.slices() == []
-    await cluster.wait_plugin()
-    assert plugin.methods() == ["NodePrepareResources"]
-    await plugin.until(lambda: len(plugin.verdicts) == 2)
-    cluster.delete_pod("p")
-    await cluster.wait_pod_gone("p")
-    assert plugin.methods()[-1] == "NodeUnprepareResources"
-
-
 async def test_after_a_reboot_prepare_is_called_again(cluster: SimCluster, plugin: TinyPlugin) -> None:
     cluster.create_claim("c")
     cluster.create_pod("p", claims={"gpu": "c"})
@@ -130,14 +58,6 @@ async def test_after_a_reboot_prepare_is_called_again(cluster: SimCluster, plugi
     assert len(os.listdir(cluster.layout.cdi)) == 1
 
 
-async def test_slices_of_a_lost_plugin_are_wiped(cluster: SimCluster) -> None:
-    with plugin_for(cluster):
-        await cluster.wait_plugin()
-        cluster.create(kinds.SLICE, slice_of("gpu-0"))
-    await cluster.wait(kinds.SLICE, lambda slices: not slices, "wiped")
-    assert cluster.kubelet.registrar.instances() == []
-
-
 async def test_a_container_whose_cdi_file_no_runtime_takes_does_not_start(cluster: SimCluster, plugin: TinyPlugin) -> None:
     plugin.cdi_version = "9.9.9"
     cluster.create_claim("c")
@@ -146,13 +66,6 @@ async def test_a_container_whose_cdi_file_no_runtime_takes_does_not_start(cluste
     assert "unresolvable CDI devices" in message
     assert "9.9.9" in message
     assert cluster.registry.get(kinds.POD, "p", "default")["status"]["phase"] == "Pending"
-
-
-async def test_a_claim_that_is_left_out_of_the_answer_fails_the_pod(cluster: SimCluster, plugin: TinyPlugin) -> None:
-    plugin.devices = []
-    cluster.create_claim("c")
-    cluster.create_pod("p", claims={"gpu": "c"})
-    assert "skipped 1 ResourceClaims" in await cluster.wait_event("p", "FailedPrepareDynamicResources")
 
 
 @pytest.mark.parametrize(
