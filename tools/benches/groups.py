@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tools.benches.figures import Figure, median, percentile
-from tools.benches.world import ROOT, Kubelet, World, world
+from tools.benches.world import NODE, ROOT, SLICES, Kubelet, World, world
 
 MACHINES = ROOT / "tools" / "machines"
 EIGHT, MANY = ("server-8x-max1550", 8), ("monster-64gpu", 64)
@@ -129,9 +128,9 @@ def hotplug() -> list[Figure]:
     gone, back = [], []
     with world() as here:
         _up(here, simulated("server-4x-b60"), 4)
-        version = here.api("GET", "/apis/resource.k8s.io/v1/resourceslices")["metadata"]["resourceVersion"]
-        path = f"/apis/resource.k8s.io/v1/resourceslices?watch=true&resourceVersion={version}"
-        with urllib.request.urlopen(here.url + path, timeout=60) as watch:
+        version = here.api("GET", SLICES)["metadata"]["resourceVersion"]
+        path = f"{SLICES}?watch=true&fieldSelector=spec.nodeName%3D{NODE}&resourceVersion={version}"
+        with here.server.open("GET", path, seconds=60) as watch:
             for _ in range(HOTPLUGS):
                 for op, times in (("unplug", gone), ("plug", back)):
                     time.sleep(0.6)  # apart from the write before, which would make this one wait for its batch

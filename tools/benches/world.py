@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from typing import Any
 import grpc
 
 from dra.wire import dra_pb2
+from tools.benches.server import Server, embedded, real
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE = "/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin"
 SETTINGS = "apiVersion: gpu.intel.com/v1alpha1\nkind: NodePluginConfiguration\nprobes: {port: 0}\nlogging: {level: warning}\n"
-NODE = "node1"
+NODE = "bench"
+"""With no kubelet of its own: a real one would wipe the slices of a driver that it does not know."""
+SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 CDI_PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else "/tmp"
 """A tmpfs, as /var/run/cdi is on a node."""
 
@@ -30,26 +34,22 @@ CDI_PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else "/tmp"
 class World:
     """One directory, one API server, at most one daemon at a time."""
 
-    def __init__(self, directory: Path, cdi: Path, url: str) -> None:
-        self.directory, self.cdi, self.url = directory, cdi, url
+    def __init__(self, directory: Path, cdi: Path, server: Server) -> None:
+        self.directory, self.cdi, self.server = directory, cdi, server
+        self.api = server.call
         self.kubelet = directory / "k"
         self.state = self.kubelet / "plugins" / "gpu.intel.com"
         self.endpoint = self.state / "dra.sock"
         self.registrar = self.kubelet / "plugins_registry" / "gpu.intel.com-reg.sock"
         self.registrar.parent.mkdir(parents=True)
         (directory / "settings.yaml").write_text(SETTINGS)
-        self.api("POST", "/api/v1/nodes", {"metadata": {"name": NODE}, "status": {"nodeInfo": {"kubeletVersion": "v1.37.2"}}})
+        with contextlib.suppress(urllib.error.HTTPError):  # there from the group before, on a real cluster
+            self.api("POST", "/api/v1/nodes", {"metadata": {"name": NODE}, "status": {"nodeInfo": {"kubeletVersion": "v1.37.2"}}})
         self._daemon: subprocess.Popen[bytes] | None = None
-
-    def api(self, method: str, path: str, body: object = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
 
     def start(self, *machine: str) -> float:
         """Start the daemon on a machine (flags); the time of the exec."""
-        command = [str(Path(sys.executable).parent / "gpu-node-plugin"), *machine, "--kubeconfig", str(self.directory / "kubeconfig")]
+        command = [str(Path(sys.executable).parent / "gpu-node-plugin"), *machine, "--kubeconfig", str(self.server.kubeconfig)]
         command += ["--kubelet-root", str(self.kubelet), "--cdi-root", str(self.cdi), "--node-name", NODE]
         command += ["--config", str(self.directory / "settings.yaml")]
         log = (self.directory / "log").open("ab")
@@ -70,7 +70,7 @@ class World:
             self.api("DELETE", f"/apis/resource.k8s.io/v1/resourceslices/{item['metadata']['name']}")
 
     def slices(self) -> list[Any]:
-        found: list[Any] = self.api("GET", "/apis/resource.k8s.io/v1/resourceslices")["items"]
+        found: list[Any] = self.api("GET", f"{SLICES}?fieldSelector=spec.nodeName%3D{NODE}")["items"]
         return found
 
     def device_names(self) -> list[str]:
@@ -119,7 +119,7 @@ class World:
         request = {"name": "gpu", "exactly": {"deviceClassName": "gpu.intel.com"}}
         made = self.api("POST", base, {"metadata": {"name": f"c{number}"}, "spec": {"devices": {"requests": [request]}}})
         result = {"request": "gpu", "driver": "gpu.intel.com", "pool": NODE, "device": device}
-        reserved = [{"resource": "pods", "name": "p", "uid": "p"}]
+        reserved = [{"apiGroup": "bench.example.com", "resource": "benches", "name": "b", "uid": "b"}]  # no pod that one could look for
         made["status"] = {"allocation": {"devices": {"results": [result]}}, "reservedFor": reserved}
         uid: str = self.api("PUT", f"{base}/c{number}/status", made)["metadata"]["uid"]
         return uid
@@ -174,15 +174,11 @@ def world() -> Iterator[World]:
     """Below /tmp, because socket paths are short; the figures name the file system."""
     with tempfile.TemporaryDirectory(prefix="gb-", dir="/tmp") as name, tempfile.TemporaryDirectory(prefix="gb-", dir=CDI_PLACE) as cdi:
         directory = Path(name)
-        server = subprocess.Popen(
-            [sys.executable, "-m", "tools.benches.api_process", str(directory / "kubeconfig")], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        assert server.stdout is not None
-        here = World(directory, Path(cdi), server.stdout.readline().strip())
-        try:
-            yield here
-        finally:
-            here.stop()
-            server.terminate()
-            server.wait(10)
-            server.stdout.close()
+        given = os.environ.get("KUBECONFIG") if "BENCH_CLUSTER" in os.environ else None
+        with embedded(directory) if given is None else real(Path(given), directory) as server:
+            here = World(directory, Path(cdi), server)
+            try:
+                yield here
+            finally:
+                here.stop()
+                here.forget()

@@ -63,7 +63,10 @@ class Release:
         if self.minor >= 33:
             gates += ["DRAPartitionableDevices", "DRADeviceTaints", "DRAAdminAccess", "DRAPrioritizedList", "DRAResourceClaimDeviceStatus"]
         if self.minor >= 34:
-            gates += ["DRAConsumableCapacity", "DRAExtendedResource", "DRADeviceBindingConditions", "ResourceHealthStatus"]
+            gates += ["DRAConsumableCapacity", "DRAExtendedResource", "DRADeviceBindingConditions"]
+        if self.minor >= 36:
+            # Before, with this gate, a kubelet that has rebooted names a device twice, and the API server refuses its pods' status (1.35.4).
+            gates.append("ResourceHealthStatus")
         return dict.fromkeys(gates, True)
 
     @property
