@@ -62,7 +62,9 @@ class Api:
         """Those that take any pod."""
 
         def takes_pods(node: Doc) -> bool:
-            ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in node["status"].get("conditions") or [])
+            ready = any(
+                condition["type"] == "Ready" and condition["status"] == "True" for condition in node["status"].get("conditions") or []
+            )
             return ready and not node["spec"].get("taints") and not node["spec"].get("unschedulable")
 
         return [node["metadata"]["name"] for node in self.list("Node") if takes_pods(node)]

@@ -65,7 +65,7 @@ class Release:
         if self.minor >= 34:
             gates += ["DRAConsumableCapacity", "DRAExtendedResource", "DRADeviceBindingConditions"]
         if self.minor >= 36:
-            # Before, with this gate, a kubelet that has rebooted names a device twice, and the API server refuses its pods' status (1.35.4).
+            # Before, with this gate, a kubelet that has rebooted names devices twice, and the API server refuses its pods' status (1.35.4).
             gates.append("ResourceHealthStatus")
         return dict.fromkeys(gates, True)
 
