@@ -31,6 +31,9 @@ _SERVICE: Final = "pluginregistration.Registration"
 _GATE_SIGN: Final = "no handler registered for plugin type"
 _GATE_HINT: Final = " (its feature gate DynamicResourceAllocation is off: switch it on in the kubelet's configuration)"
 
+LEFTOVER_SECONDS: Final = 10.0
+"""Between looks for siblings that died without removing their sockets: nothing tells of a death, and as long as the socket of one is there,
+kubelets from 1.33 on may go on calling it."""
 _SHORTEST_RETRY_SECONDS: Final = 1.0
 """The kubelet looks at its registry directory once a second; being faster gains nothing."""
 
@@ -105,6 +108,7 @@ async def register(
     replace = take_over
     async with trio.open_nursery() as nursery:
         await nursery.start(watch.watch, directory, registrar.wake)
+        nursery.start_soon(_bury_siblings, listener, socket_path, info)
         while True:
             problem = None
             try:
@@ -227,6 +231,24 @@ class _Registrar:
             self._set(Standing.REFUSED, error)
         self.wake()
         return wire.RegistrationStatusResponse()
+
+
+async def _bury_siblings(listener: rpc.RpcListener, socket_path: str, info: PluginInfo) -> None:
+    """A predecessor that was to stop for this instance may be killed long after this one has started."""
+    directory, own = posixpath.split(socket_path)
+    while True:
+        await trio.sleep(LEFTOVER_SECONDS)
+
+        def is_sibling(name: str) -> bool:
+            return name != own and kubelet_sockets.is_registrar_of(info.driver, name, own=own)
+
+        try:
+            removed = listener.remove_dead(directory, is_sibling)
+        except OSError as error:
+            log.warning("cannot look for sockets of dead siblings in %s: %s", directory, error.strerror)
+            continue
+        if removed:
+            log.warning("removed sockets of siblings that died: %s", ", ".join(removed))
 
 
 def _remove_leftovers(listener: rpc.RpcListener, socket_path: str, info: PluginInfo) -> None:

@@ -181,6 +181,14 @@ async def test_leftovers_of_crashed_predecessors_are_removed() -> None:
         assert story.world.files[REGISTRAR] != "dead"
 
 
+async def test_the_socket_of_a_sibling_that_dies_later_is_removed(mock_clock: MockClock) -> None:
+    sibling, foreign = f"{REGISTRY}/gpu.intel.com-mGwNyVbcgis-reg.sock", f"{REGISTRY}/gpu.nvidia.com-reg.sock"
+    async with registering(REGISTRY, before=lambda world: world.files.update({sibling: "foreign"})) as story:
+        story.world.files |= {sibling: "dead", foreign: "dead"}
+        await advance(mock_clock, registration.LEFTOVER_SECONDS + 1)
+        assert set(story.world.files) == {REGISTRAR, foreign}
+
+
 async def test_another_instance_is_reported_and_outlived(mock_clock: MockClock) -> None:
     async with registering(REGISTRY, before=lambda world: world.files.update({REGISTRAR: "foreign"})) as story:
         assert "another process" in story.state.value.error
