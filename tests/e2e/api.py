@@ -141,7 +141,9 @@ class Api:
             objects = {item["metadata"]["name"]: item for item in listing["items"]}
             if value := true(objects):
                 return value
-            for event in self._watch(kind, namespace, listing["metadata"]["resourceVersion"], deadline):
+            # 1.31 spells the list's metadata of its slices so.
+            version = (listing.get("metadata") or listing["listMeta"])["resourceVersion"]
+            for event in self._watch(kind, namespace, version, deadline):
                 changed = event["object"]
                 if event["type"] == "DELETED":
                     objects.pop(changed["metadata"]["name"], None)
