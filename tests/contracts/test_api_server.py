@@ -24,6 +24,15 @@ OPENERS = ["real" if "CLUSTER_E2E" in os.environ else "simulated"]
 Talk = Callable[[client.ApiClient], None]
 
 
+@pytest.fixture(autouse=True)
+def _v1() -> None:
+    """Claims and slices are written in resource.k8s.io/v1 here."""
+    if "CLUSTER_E2E" in os.environ:
+        with client.ApiClient(config.load_kube_config(os.environ["KUBECONFIG"])) as connection:
+            if int(client.VersionApi(connection).get_code().minor) < 34:
+                pytest.skip("written in resource.k8s.io/v1, which came with Kubernetes 1.34")
+
+
 @pytest.fixture(params=OPENERS)
 async def kubeconfig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     if request.param == "real":
@@ -38,8 +47,6 @@ def connected(kubeconfig: str) -> Iterator[client.ApiClient]:
     configuration = client.Configuration()
     config.load_kube_config(kubeconfig, client_configuration=configuration)
     with client.ApiClient(configuration) as connection:
-        if client.VersionApi(connection).get_code().minor < "34":
-            pytest.skip("written in resource.k8s.io/v1, which came with Kubernetes 1.34")
         clean(connection)
         yield connection
         clean(connection)
