@@ -36,6 +36,7 @@ TESTED_ELSEWHERE = {
     "nursery_apps/credentials.py": "tests/nursery_apps/edges/test_kubeconfig.py",
     "nursery_apps/edges/state_dir.py": "tests/contracts/test_state_dir.py",
     "nursery_apps/edges/udev.py": "tests/contracts/test_device_events.py",
+    "nursery_apps/edges/unix_socket.py": "tests/contracts/test_grpc.py",
     "nursery_apps/node/app.py": "tests/scenarios/test_node_stories.py",
     "nursery_apps/node/claim_desk.py": "tests/nursery_apps/node/test_desk.py",
     "nursery_apps/node/claim_reader.py": "tests/scenarios/test_known_bugs.py",

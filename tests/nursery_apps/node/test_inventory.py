@@ -140,8 +140,8 @@ async def test_without_any_event_the_slow_rescan_finds_the_change() -> None:
 
 
 async def test_a_kernel_that_does_not_answer_is_reported_bounded_and_recovered_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inventory_module, "SCAN_DEADLINE_SECONDS", 0.05)
     async with following() as machine:
+        monkeypatch.setattr(inventory_module, "SCAN_DEADLINE_SECONDS", 0.05)
         gate = threading.Event()
         machine.kernel.hang(f"*{FIRST}/vendor", "read", lambda: gate.wait(30))
         for _ in range(4):
@@ -151,6 +151,7 @@ async def test_a_kernel_that_does_not_answer_is_reported_bounded_and_recovered_f
                     await trio.lowlevel.checkpoint()
         assert len(machine.keeper.inventory.value.gpus) == 4, "the last good scan still holds"
         assert max(hung for _, hung in machine.scans) <= inventory_module.HUNG_SCANS_MAX
+        monkeypatch.undo()
         gate.set()
         machine.kernel.release(f"*{FIRST}/vendor", "read")
         with trio.fail_after(5):
