@@ -104,9 +104,10 @@ class Mirror(Generic[T]):
             self._changed()
 
     def adopt(self, found: T) -> None:
-        """What the server answered to a write of ours; the watch will tell it too, later."""
+        """What the server answered to a write of ours; the watch will tell it too, later or, on a busy machine, already: what somebody
+        deleted in between must not come back."""
         key, version = _identity(found)
-        if not _is_older(version, self._objects.get(key)):
+        if not _is_older(version, self._version) and not _is_older(version, self._kept_version(key)):
             self._put(key, version, found)
 
     def forget(self, name: str, *, namespace: str = "") -> None:
@@ -123,7 +124,7 @@ class Mirror(Generic[T]):
                 if event.object is None:
                     continue
                 key, _ = _identity(event.object)
-                if _is_older(event.resource_version, self._objects.get(key)):
+                if _is_older(event.resource_version, self._kept_version(key)):
                     continue
                 if event.type == "DELETED":
                     self.forget(key[1], namespace=key[0])
@@ -134,6 +135,10 @@ class Mirror(Generic[T]):
         if self._objects.get(key) != (version, found):
             self._objects[key] = (version, found)
             self._changed()
+
+    def _kept_version(self, key: tuple[str, str]) -> str | None:
+        kept = self._objects.get(key)
+        return kept and kept[0]
 
     def _changed(self) -> None:
         self.changes.set(self.changes.value + 1)
@@ -150,9 +155,7 @@ def _identity(found: Any) -> tuple[tuple[str, str], str]:
     return (found.metadata.namespace, found.metadata.name), found.metadata.resource_version
 
 
-def _is_older(version: str, kept: tuple[str, Any] | None) -> bool:
-    """Whether an event tells what a write's answer told already. Versions of one resource are comparable numbers (KEP-5504, and in
-    practice always); where they are not, the event wins."""
-    if kept is None or not (version.isdecimal() and kept[0].isdecimal()):
-        return False
-    return int(version) < int(kept[0])
+def _is_older(version: str, than: str | None) -> bool:
+    """Whether something is old news. Versions of one resource are comparable numbers (KEP-5504, and in practice always); where they are
+    not, nothing is."""
+    return than is not None and version.isdecimal() and than.isdecimal() and int(version) < int(than)

@@ -113,6 +113,18 @@ async def test_an_old_event_does_not_undo_an_answer(nursery: trio.Nursery, autoj
     assert set(seen) == {3}
 
 
+async def test_a_late_answer_does_not_bring_back_what_was_deleted_meanwhile(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    api = FakeKubeApi()
+    mirror = await started(nursery, api)
+    api.put("things", thing("a"))
+    answer = api.of("things")[0]
+    api.remove("things", "a")
+    api.put("things", thing("b"))
+    await until(lambda: names(mirror) == ["b"])
+    mirror.adopt(answer)
+    assert names(mirror) == ["b"]
+
+
 async def test_a_version_that_is_not_served_is_reported(autojump_clock: MockClock) -> None:
     api, poked = FakeKubeApi(), trio.Event()
     gone: Resource[dict[str, Any]] = Resource("resource.k8s.io/v1beta1", "resourceslices", dict)
