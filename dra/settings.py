@@ -15,17 +15,18 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from dra import sriov_settings
 from dra.devices import Gpu
 from dra.errors import DriverError
-from dra.names import API_VERSION, DRIVER_NAME, is_bdf
+from dra.names import API_VERSION, DRIVER_NAME
+from dra.selectors import Selector, matches, selector_fault
+from dra.sriov_settings import Sriov
 
 NODE_KIND: Final = "NodePluginConfiguration"
 CONTROLLER_KIND: Final = "ControllerConfiguration"
 MAX_BYTES: Final = 256 * 1024
 """A hundred times the longest sensible file; what is larger is a mistake in a path."""
 
-_BDF: Final = r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$"
-_PCI_ID: Final = r"^0x[0-9a-f]{4}$"
 _LONGEST_LINE: Final = 300
 """Characters of a message that quotes the file; it goes into an Event, too, which holds 1024."""
 
@@ -68,19 +69,6 @@ class Probes(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=
     ] = ""
 
 
-class Selector(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
-    """Which GPUs are meant: all fields given must match."""
-
-    bdf: Annotated[str | None, msgspec.Meta(description="PCI address.", examples=["0000:18:00.0"], extra_json_schema={"pattern": _BDF})] = (
-        None
-    )
-    pci_id: Annotated[
-        str | None, msgspec.Meta(description="PCI device id.", examples=["0x56c0"], extra_json_schema={"pattern": _PCI_ID})
-    ] = None
-    model: Annotated[str | None, msgspec.Meta(description="Model as published.", examples=["Arc A770"])] = None
-    integrated: Annotated[bool | None, msgspec.Meta(description="Integrated GPUs, or all others.", examples=[True])] = None
-
-
 class Publish(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
     include: Annotated[
         tuple[Selector, ...],
@@ -108,6 +96,7 @@ class NodePluginConfiguration(msgspec.Struct, rename="camel", frozen=True, forbi
     logging: Logging = Logging()
     probes: Probes = Probes()
     publish: Publish = Publish()
+    sriov: Sriov = Sriov()
 
 
 class ControllerConfiguration(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -171,15 +160,17 @@ def decode_node(document: object, where: str) -> NodePluginConfiguration:
         raise SettingsInvalid(f"{where}: {settings.probes.address[:60]!r} is not an IP address - at `$.probes.address`") from None
     for group in ("include", "exclude"):
         for index, selector in enumerate(getattr(settings.publish, group)):
-            if (fault := _selector_fault(selector)) is not None:
+            if (fault := selector_fault(selector)) is not None:
                 raise SettingsInvalid(f"{where}: {fault} - at `$.publish.{group}[{index}]`")
+    if faults := sriov_settings.faults(settings.sriov):
+        raise SettingsInvalid(f"{where}: {faults[0]}")
     return settings
 
 
 def selects(publish: Publish, gpu: Gpu) -> bool:
     """Whether the settings want this GPU offered."""
-    included = not publish.include or any(_matches(selector, gpu) for selector in publish.include)
-    return included and not any(_matches(selector, gpu) for selector in publish.exclude)
+    included = not publish.include or any(matches(selector, gpu) for selector in publish.include)
+    return included and not any(matches(selector, gpu) for selector in publish.exclude)
 
 
 def json_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
@@ -187,25 +178,6 @@ def json_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
     schema = msgspec.json.schema(kind)
     schema["$defs"][kind.__name__]["required"] = ["apiVersion", "kind"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"{kind.__name__} ({DRIVER_NAME})"} | schema
-
-
-def _matches(selector: Selector, gpu: Gpu) -> bool:
-    return (
-        selector.bdf in (None, gpu.bdf)
-        and selector.pci_id in (None, gpu.device)
-        and selector.model in (None, gpu.model)
-        and selector.integrated in (None, gpu.integrated)
-    )
-
-
-def _selector_fault(selector: Selector) -> str | None:
-    if selector == Selector():
-        return "a selector that names nothing would match every GPU"
-    if selector.bdf is not None and not is_bdf(selector.bdf):
-        return f"{selector.bdf!r} is not a PCI address such as 0000:18:00.0 (lower case)"
-    if selector.pci_id is not None and not re.fullmatch(_PCI_ID, selector.pci_id):
-        return f"{selector.pci_id!r} is not a PCI device id such as 0x56c0 (lower case)"
-    return None
 
 
 def _field(settings: NodePluginConfiguration, path: str) -> str:
@@ -234,8 +206,14 @@ def _kind_at(path: str) -> Any:
     """The struct at a dotted path of camelCase names, list indexes left out."""
     kind: Any = NodePluginConfiguration
     for name in re.sub(r"\[[^]]*\]", "", path).split("."):
-        if name in ("include", "exclude"):
-            kind = Selector
-        elif name:
-            kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name)
+        if name:
+            kind = _struct_in(next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name))
     return kind
+
+
+def _struct_in(annotation: Any) -> Any:
+    """The struct inside `Annotated`, tuples and unions."""
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return annotation
+    found = (_struct_in(part) for part in typing.get_args(annotation))
+    return next((struct for struct in found if struct is not None), None)

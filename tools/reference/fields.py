@@ -45,9 +45,9 @@ def _below(schema: dict[str, Any], struct: dict[str, Any], prefix: str) -> Itera
         # A field without an example of its own has its choices, of which the last differs from the default.
         example = described["examples"][0] if "examples" in described else described["enum"][-1]
         yield Field(path, _type(described), default, described["description"], example)
-        items = described.get("items", {})
-        if (reference := _reference(items)) is not None:
-            yield from _below(schema, schema["$defs"][reference], f"{path}{LIST}.")
+        for one in (described, *described.get("anyOf", ())):
+            if (reference := _reference(one.get("items", {}))) is not None:
+                yield from _below(schema, schema["$defs"][reference], f"{path}{LIST}.")
 
 
 def _reference(described: dict[str, Any]) -> str | None:
@@ -58,7 +58,7 @@ def _type(described: dict[str, Any]) -> str:
     if "enum" in described:
         return " \\| ".join(f"`{value}`" for value in described["enum"])
     if "anyOf" in described:
-        return _type(next(one for one in described["anyOf"] if one.get("type") != "null"))
+        return " or ".join(_type(one) for one in described["anyOf"] if one.get("type") != "null")
     kind = str(described["type"])
     if kind == "array":
         return "list"

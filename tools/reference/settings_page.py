@@ -50,7 +50,8 @@ def page() -> str:
         + _fenced(_example(settings.NODE_KIND, own))
     )
     config = fields.of(GpuConfig)
-    return text + CONFIG + "\n" + _table(config, reloadable=False) + "\n" + _fenced(_example(opaque_config.KIND, config))
+    for_a_vm = [field for field in config if field.name != "monitor"]  # a claim may not have both
+    return text + CONFIG + "\n" + _table(config, reloadable=False) + "\n" + _fenced(_example(opaque_config.KIND, for_a_vm))
 
 
 def _table(rows: list[Field], *, reloadable: bool) -> str:
@@ -66,6 +67,8 @@ def _table(rows: list[Field], *, reloadable: bool) -> str:
 def _effect(field: Field) -> str:
     if (why := NEEDS_RESTART.get(field.name)) is not None:
         return f"restart: {why}"
+    if field.name.startswith("sriov."):
+        return "at once on cards that are free, on others when they are released"
     return "at once, if no claim holds a GPU that it withdraws" if field.name.startswith("publish.") else "at once"
 
 

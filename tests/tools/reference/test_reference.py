@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import jsonschema
 import msgspec
@@ -38,7 +39,7 @@ def test_the_whole_file_that_is_shown_can_be_used_and_sets_every_field() -> None
 
 def test_the_claim_configuration_that_is_shown_can_be_used() -> None:
     document = yaml_text.load(shown()[1], "settings.md")
-    assert opaque_config.decode(msgspec.json.encode(document)).monitor is True
+    assert opaque_config.decode(msgspec.json.encode(document)).driver == "vfio-pci"
 
 
 def test_both_examples_pass_their_schemas() -> None:
@@ -48,9 +49,13 @@ def test_both_examples_pass_their_schemas() -> None:
 
 def test_every_field_has_an_example_that_its_decoder_takes() -> None:
     for field in fields.of(NodePluginConfiguration):
-        document: object = field.example
-        for name in reversed(field.name.split(".")):
-            document = {name.removesuffix(fields.LIST): [document] if name.endswith(fields.LIST) else document}
-        assert isinstance(document, dict)
-        settings.decode_node({"apiVersion": "gpu.intel.com/v1alpha1", "kind": "NodePluginConfiguration"} | document, field.name)
-    assert [field.name for field in fields.of(GpuConfig)] == ["monitor"]
+        document = yaml_text.load(shown()[0], "settings.md")
+        place: Any = document
+        *path, last = field.name.split(".")
+        for name in path:
+            place = place[name.removesuffix(fields.LIST)]
+            if name.endswith(fields.LIST):
+                place = place[0] if isinstance(place, list) else {}  # a string may stand for the list
+        place[last] = field.example
+        settings.decode_node(document, field.name)
+    assert [field.name for field in fields.of(GpuConfig)] == ["driver", "profile", "sharing", "monitor"]
