@@ -47,6 +47,32 @@ class DeviceNode(msgspec.Struct, frozen=True):
     gid: int
 
 
+class VfPlaces(msgspec.Struct, frozen=True):
+    """How a PF numbers its VFs (PCIe spec, 9.3.3), which tells their addresses before they are made."""
+
+    offset: int
+    stride: int
+    device: str
+    """PCI device id of the VFs, `0x56c0`."""
+
+    def bdf(self, parent: Bdf, index: int) -> Bdf:
+        """Address of VF `index` (from 1) of a PF."""
+        routing = _routing_id(parent) + self.offset + (index - 1) * self.stride
+        domain = parent.rsplit(":", 2)[0]
+        return Bdf(f"{domain}:{routing >> 8 & 0xFF:02x}:{routing >> 3 & 0x1F:02x}.{routing & 7}")
+
+    def index(self, parent: Bdf, vf: Bdf) -> int:
+        """The inverse of `bdf`, for a VF of this PF."""
+        return (_routing_id(vf) - _routing_id(parent) - self.offset) // max(1, self.stride) + 1
+
+
+def _routing_id(bdf: Bdf) -> int:
+    """Bus, device and function as one number."""
+    _, bus, slot = bdf.rsplit(":", 2)
+    device, function = slot.split(".")
+    return int(bus, 16) << 8 | int(device, 16) << 3 | int(function)
+
+
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """One PCI function that is an Intel GPU, as found by one scan. None means unknown or not applicable."""
 
@@ -68,6 +94,8 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     pcie_root: str | None = None
     """`pci0000:15`: first component below /sys/devices."""
     max_vfs_usable: int = 0
+    vf_places: VfPlaces | None = None
+    """Where its VFs are, or would be; None where there can be none."""
     vfs_now: int = 0
     state: State = State.HEALTHY
     publishable: bool = True
@@ -87,6 +115,8 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     iommu_group: str | None = None
     vfio_device: str | None = None
     """`vfio0` when bound to a vfio driver."""
+    vfio_nodes: tuple[DeviceNode, ...] = ()
+    """What a virtual machine monitor opens when it is bound to a vfio driver: container, group, device and iommufd, as far as there."""
     card_node: DeviceNode | None = None
     render_node: DeviceNode | None = None
     by_path: tuple[tuple[str, str], ...] = ()

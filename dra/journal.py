@@ -1,8 +1,9 @@
 """The journal's bytes: one line a change, each with a checksum of its own raw bytes.
 
-A line is `<crc32 of the rest, 8 hex digits> <JSON>\\n`. The JSON is a record (`dra.records`) or `{"forget": "<uid>"}`. The last line of
-a claim wins. Reading never fails: what does not check is parked, an unfinished last line (a write cut short, which nobody was told had
-succeeded) is dropped, and the checksum is over bytes as read, never over a re-encoding (a library's new default would break it).
+A line is `<crc32 of the rest, 8 hex digits> <JSON>\\n`. The JSON is a record (`dra.records`) or `{"forget": "<uid>"}`, or the same two of a
+card that is cut into VFs (`dra.carvings`). The last line of a claim or card wins. Reading never fails: what does not check is parked, an
+unfinished last line (a write cut short, which nobody was told had succeeded) is dropped, and the checksum is over bytes as read, never
+over a re-encoding (a library's new default would break it).
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import Final
 
 import msgspec
 
-from dra import records
+from dra import carvings, records
+from dra.carvings import Carving, Uncarve
 from dra.ledger import Change, Forget, Ledger, Parked
 from dra.names import BootId, ClaimUid, DeviceName, claim_uid
+from dra.records import Kept
 
 FILE: Final = "journal"
 PREVIOUS: Final = "journal.previous"
@@ -46,13 +49,20 @@ class Reading(msgspec.Struct, frozen=True):
 
 def line(change: Change) -> bytes:
     """One change as it is appended."""
-    body = msgspec.json.encode({"forget": change.uid}) if isinstance(change, Forget) else records.to_json(change)
+    match change:
+        case Forget(uid):
+            body = msgspec.json.encode({"forget": uid})
+        case Carving() | Uncarve():
+            body = carvings.to_json(change)
+        case Kept():
+            body = records.to_json(change)
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
 def snapshot(ledger: Ledger) -> bytes:
-    """The shortest journal that reads as `ledger`'s claims (parked lines go to PARKED)."""
-    return b"".join(line(kept) for kept in ledger.claims.values())
+    """The shortest journal that reads as `ledger`'s cards and claims (parked lines go to PARKED)."""
+    alive: list[Change] = [*ledger.carvings.values(), *ledger.claims.values()]
+    return b"".join(map(line, alive))
 
 
 def read(data: bytes, base: Ledger | None = None) -> Reading:
@@ -79,12 +89,13 @@ def read(data: bytes, base: Ledger | None = None) -> Reading:
     # A bad line is settled when a good one speaks of the same claim and the same devices; the damage may have been in the UID itself.
     told: dict[ClaimUid, set[DeviceName]] = {}
     for change in changes:
-        if isinstance(change, Forget):
-            told.setdefault(change.uid, set())
-        else:
-            told.setdefault(change.record.uid, set()).update(grant.device for grant in change.record.grants)
+        match change:
+            case Forget(uid):
+                told.setdefault(uid, set())
+            case Kept(record):
+                told.setdefault(record.uid, set()).update(grant.device for grant in record.grants)
     doubtful = tuple(p for p in parked if p.uid is None or p.uid not in told or not told[p.uid].issuperset(p.devices))
-    return Reading(Ledger(ledger.claims, ledger.parked + doubtful), len(changes), torn)
+    return Reading(msgspec.structs.replace(ledger, parked=ledger.parked + doubtful), len(changes), torn)
 
 
 def parked_lines(parked: Iterable[Parked], boot_id: BootId) -> bytes:
@@ -103,7 +114,8 @@ def recover(current: bytes | None, previous: bytes | None) -> Reading:
     """Read the current generation and, where it is damaged or missing, what the previous one can add.
 
     A claim that only the previous generation knows is taken from there when the current one has unreadable lines: better a claim that
-    is checked against the API server and released than a device given out twice.
+    is checked against the API server and released than a device given out twice. Cards are not: VFs that only an old record calls ours
+    are left alone.
     """
     reading = read(current or b"")
     if previous and (current is None or reading.ledger.parked):
@@ -145,6 +157,8 @@ def _parse(raw: bytes) -> Change | Parked:
     try:
         if body.startswith(b'{"forget"'):
             return Forget(claim_uid(msgspec.json.decode(body, type=dict[str, str])["forget"]))
+        if body.startswith((b'{"carving"', b'{"uncarve"')):
+            return carvings.from_json(body)
         kept = records.from_json(body)
         claim_uid(kept.record.uid)
     except (ValueError, KeyError) as error:

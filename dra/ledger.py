@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from dra.carvings import Carving, Uncarve
 from dra.claims import Stage
-from dra.names import ClaimUid, DeviceName
+from dra.devices import Gpu
+from dra.names import Bdf, ClaimUid, DeviceName
 from dra.records import Grant, Kept, Record
 
 
@@ -28,12 +30,14 @@ class Forget(msgspec.Struct, frozen=True):
     uid: ClaimUid
 
 
-Change = Kept | Forget
+Change = Kept | Forget | Carving | Uncarve
 
 
 class Ledger(msgspec.Struct, frozen=True):
     claims: Mapping[ClaimUid, Kept] = {}
     parked: tuple[Parked, ...] = ()
+    carvings: Mapping[Bdf, Carving] = {}
+    """Cards that are cut into VFs by this driver, by the PF's address."""
 
     def get(self, uid: ClaimUid) -> Record | None:
         kept = self.claims.get(uid)
@@ -50,15 +54,20 @@ class Ledger(msgspec.Struct, frozen=True):
 
     def apply(self, changes: Iterable[Change]) -> Ledger:
         """A ledger with the changes made, in order. Whatever is known anew of a claim settles what was parked of it."""
-        claims, settled = dict(self.claims), set[ClaimUid]()
+        claims, carvings, settled = dict(self.claims), dict(self.carvings), set[ClaimUid]()
         for change in changes:
-            if isinstance(change, Forget):
-                claims.pop(change.uid, None)
-                settled.add(change.uid)
-            else:
-                claims[change.record.uid] = change
-                settled.add(change.record.uid)
-        return Ledger(claims, tuple(parked for parked in self.parked if parked.uid not in settled))
+            match change:
+                case Forget(uid):
+                    claims.pop(uid, None)
+                    settled.add(uid)
+                case Kept(record):
+                    claims[record.uid] = change
+                    settled.add(record.uid)
+                case Carving(bdf=bdf):
+                    carvings[bdf] = change
+                case Uncarve(bdf):
+                    carvings.pop(bdf, None)
+        return Ledger(claims, tuple(parked for parked in self.parked if parked.uid not in settled), carvings)
 
     def put(self, record: Record) -> Kept:
         """The change that writes `record`, with the unknown fields of its predecessor kept."""
@@ -102,6 +111,29 @@ class Ledger(msgspec.Struct, frozen=True):
             for device in parked.devices:
                 used.setdefault(device, []).append(parked.uid or ClaimUid("unknown"))
         return used
+
+
+def users(ledger: Ledger, gpus: Mapping[Bdf, Gpu]) -> dict[Bdf, dict[int, list[ClaimUid]]]:
+    """Claims that hold something of a card, by its address and the VF, 0 for the card itself. Looking on is not holding."""
+    found: dict[Bdf, dict[int, list[ClaimUid]]] = {}
+    for record in ledger.records():
+        for grant in record.grants:
+            if not grant.admin:
+                places = card.vf_places if (card := gpus.get(grant.card)) is not None else None
+                # Without its PF nobody can tell which VF it is, only that it is one.
+                index = 0 if grant.parent is None else places.index(grant.parent, grant.bdf) if places is not None else 1
+                found.setdefault(grant.card, {}).setdefault(index, []).append(record.uid)
+    return found
+
+
+def drivers(ledger: Ledger) -> dict[Bdf, dict[Bdf, str]]:
+    """By card: functions that a claim wants with another driver, or wanted until it was let go (an empty word: back to its own)."""
+    found: dict[Bdf, dict[Bdf, str]] = {}
+    for record in ledger.records():
+        for grant in record.grants:
+            if grant.driver and not grant.admin:
+                found.setdefault(grant.card, {})[grant.bdf] = grant.driver if record.stage is Stage.GRANTED else ""
+    return found
 
 
 def _exclude(held: Grant, wanted: Grant) -> bool:

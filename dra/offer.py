@@ -1,15 +1,22 @@
-"""Which GPUs are offered to the scheduler, and which carry a taint: inventory × settings × claims, decided in one place."""
+"""Which GPUs are offered to the scheduler, on which terms, and which carry a taint: inventory × settings × claims, decided in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 import msgspec
 
+from dra import cut_offers
+from dra.carvings import Carving
+from dra.cut_offers import CutOffer
 from dra.devices import Gpu, Inventory, State
-from dra.names import DRIVER_NAME, DeviceName
+from dra.layouts import Layout
+from dra.ledger import Ledger
+from dra.names import DRIVER_NAME, Bdf, BootId, DeviceName
 from dra.pool import Effect, Taint
+from dra.terms import Terms
+from dra.vf_cards import Card
 
 TAINTS: Final = {
     State.WEDGED: "wedged",
@@ -22,48 +29,110 @@ TAINTS: Final = {
 ABSENT: Final = "absent"
 
 
+class CutCard(msgspec.Struct, frozen=True):
+    """A card that the settings want cut, or that is cut."""
+
+    card: Card
+    wanted: Layout
+    carving: Carving | None
+    fault: str | None
+    """Why its VFs could not be made the last time."""
+
+
+class Sight(msgspec.Struct, frozen=True):
+    """One look at the machine: its GPUs, and what belongs to it about cards that are cut. Never one without the other, or a card would be
+    offered whole while its VFs are in use."""
+
+    inventory: Inventory
+    cards: Mapping[Bdf, CutCard] = {}
+    """By the PF's address."""
+    without_counters: str = "vfs"
+    """`vfs` or `card`, what is offered of a card where the API server keeps no counters."""
+    boot_id: BootId = BootId("")
+
+
 class Offer(msgspec.Struct, frozen=True):
     gpus: tuple[Gpu, ...]
     """In order of address."""
     taints: Mapping[DeviceName, tuple[Taint, ...]]
     withheld: Mapping[DeviceName, str]
     """Why a GPU that is there is not offered, for people."""
+    terms: Mapping[DeviceName, Terms] = {}
+    counters: Mapping[str, Mapping[str, int]] = {}
 
 
 def offer(
-    inventory: Inventory, *, remembered: Mapping[DeviceName, Gpu], in_use: Collection[DeviceName], selected: Callable[[Gpu], bool]
+    sight: Sight,
+    *,
+    remembered: Mapping[DeviceName, Gpu],
+    in_use: Collection[DeviceName],
+    lent: Collection[DeviceName] = (),
+    selected: Callable[[Gpu], bool],
+    shares: Callable[[Gpu], Terms | None] = lambda _gpu: None,
 ) -> Offer:
     """Decide.
 
     A GPU that is fit and selected is offered. One that broke or vanished while a claim holds it stays with a NoExecute taint, which
     evicts the pods that cannot work any more (API servers that drop taints get it withdrawn); unused it is simply withdrawn. A PF whose
-    VFs are on is withdrawn without a taint: the pods on it still work.
+    VFs somebody else made is withdrawn without a taint: the pods on it still work.
 
     Args:
         remembered: what was last known of GPUs that may be gone by now.
         in_use: devices held by claims.
+        lent: those of them that a claim has bound to another driver: they are as they should be.
         selected: the settings' opinion.
+        shares: on which terms a whole GPU is shared between claims, if it is.
     """
     gpus: dict[DeviceName, Gpu] = {}
     taints: dict[DeviceName, tuple[Taint, ...]] = {}
     withheld: dict[DeviceName, str] = {}
-    for gpu in inventory.gpus:
+    terms: dict[DeviceName, Terms] = {}
+    counters: dict[str, Mapping[str, int]] = {}
+    for cards in _cards(sight, in_use, selected):
+        terms |= cards.terms
+        counters |= cards.counters
+        gpus |= {gpu.name: gpu for gpu in cards.gpus}
+    for gpu in sight.inventory.gpus:
         if not selected(gpu):
             withheld[gpu.name] = "not selected by the settings"
-        elif gpu.publishable:
-            gpus[gpu.name] = gpu
+        elif gpu.name in lent:
+            gpus[gpu.name] = remembered.get(gpu.name, gpu)
         elif gpu.name in in_use and (reason := TAINTS.get(gpu.state)) is not None:
             gpus[gpu.name] = gpu
             taints[gpu.name] = (_taint(reason),)
+        elif gpu.name in gpus:
+            continue  # as part of its card
+        elif gpu.publishable:
+            gpus[gpu.name] = gpu
+            if (shared := shares(gpu)) is not None:
+                terms[gpu.name] = shared
         else:
             withheld[gpu.name] = gpu.why or str(gpu.state)
-    present = inventory.by_name
+    present = sight.inventory.by_name
     for name in in_use:
-        if name not in present and (gone := remembered.get(name)) is not None and selected(gone):
+        if name not in present and name not in gpus and (gone := remembered.get(name)) is not None and selected(gone):
             gpus[name] = gone
             taints[name] = (_taint(ABSENT),)
     ordered = tuple(sorted(gpus.values(), key=lambda gpu: (len(gpu.bdf), gpu.bdf)))
-    return Offer(ordered, taints, withheld)
+    return Offer(ordered, taints, withheld, terms, counters)
+
+
+def _cards(sight: Sight, in_use: Collection[DeviceName], selected: Callable[[Gpu], bool]) -> Iterable[CutOffer]:
+    """Cards that are offered with their VFs: fit ones, and those of which VFs are in use."""
+    for pf in sight.inventory.gpus:
+        at = sight.cards.get(pf.bdf)
+        if at is None or pf.vf_places is None or pf.state not in (State.HEALTHY, State.DIRTY) or not selected(pf):
+            continue
+        longest = max(len(at.wanted), len(at.carving.layout) if at.carving is not None else 0)
+        used = [index for index in range(1, longest + 1) if cut_offers.vf_name(pf, index) in in_use]
+        layout = cut_offers.in_force(at.wanted, at.carving, pf, sight.boot_id, used)
+        if layout:
+            yield cut_offers.offer(pf, at.card, layout, fault=at.fault, without_counters=sight.without_counters)
+
+
+def lent(ledger: Ledger) -> list[DeviceName]:
+    """Devices that claims have, or had until a moment ago, bound to another driver."""
+    return [grant.device for record in ledger.records() for grant in record.grants if grant.driver and not grant.admin]
 
 
 def _taint(reason: str) -> Taint:

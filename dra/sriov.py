@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dra.devices import Kind
+from dra.devices import Kind, VfPlaces
 from dra.models import Model
 from dra.names import Bdf, is_bdf
 from dra.sysfs import Directory
@@ -31,6 +31,14 @@ def max_vfs_usable(device: Directory, driver: str | None, card: Directory | None
     if total <= 0 or not (driver == "xe" or (driver == "i915" and _is_pf(provisioning(card)))):
         return 0
     return min(total, model.max_vfs) if model is not None and model.max_vfs is not None else total
+
+
+def vf_places(device: Directory) -> VfPlaces | None:
+    """Where VFs are or would be; None for a function that can have none."""
+    offset, stride, identity = device.number("sriov_offset"), device.number("sriov_stride"), device.text("sriov_vf_device")
+    if not device.number("sriov_totalvfs") or offset is None or stride is None or identity is None:
+        return None
+    return VfPlaces(offset, stride, f"0x{identity.removeprefix('0x').zfill(4)}")
 
 
 def virtual_functions(device: Directory) -> dict[Bdf, int]:

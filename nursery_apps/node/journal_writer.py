@@ -84,7 +84,7 @@ class Journal:
             reading = journal.recover(data, previous)
             self._lines, self._torn = reading.lines, bool(reading.torn_bytes)
             parked = tuple(dict.fromkeys((*doubtful, *reading.ledger.parked)))
-            ledger = Ledger(reading.ledger.claims, tuple(p for p in parked if p.uid is not None or p.devices))
+            ledger = msgspec.structs.replace(reading.ledger, parked=tuple(p for p in parked if p.uid is not None or p.devices))
             self.ledger.set(ledger)
             if reading.ledger.parked or reading.torn_bytes:
                 self._save_parked(parked)
@@ -174,15 +174,15 @@ class Journal:
             return ledger
         reading = journal.read(self._state.read(journal.FILE) or b"")
         self._lines, self._torn = reading.lines, self._torn or bool(reading.torn_bytes)
-        return Ledger(reading.ledger.claims, tuple(dict.fromkeys((*ledger.parked, *reading.ledger.parked))))
+        return msgspec.structs.replace(reading.ledger, parked=tuple(dict.fromkeys((*ledger.parked, *reading.ledger.parked))))
 
     def _worth_compacting(self, ledger: Ledger) -> bool:
-        size = self._state.stamp(journal.FILE)
-        return size is not None and size[1] > journal.COMPACT_ABOVE_BYTES and self._lines > _DEAD_WEIGHT * (len(ledger.claims) + 1)
+        size, alive = self._state.stamp(journal.FILE), len(ledger.claims) + len(ledger.carvings)
+        return size is not None and size[1] > journal.COMPACT_ABOVE_BYTES and self._lines > _DEAD_WEIGHT * (alive + 1)
 
     def _compact(self, ledger: Ledger) -> None:
         self._state.replace(journal.FILE, journal.snapshot(ledger), keep=journal.PREVIOUS)
-        self._lines, self._torn = len(ledger.claims), False
+        self._lines, self._torn = len(ledger.claims) + len(ledger.carvings), False
 
     def _save_parked(self, parked: Sequence[Parked]) -> None:
         if parked:

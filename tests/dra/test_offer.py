@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dra.devices import Gpu, Inventory, Kind, State
-from dra.names import Bdf
-from dra.offer import Offer, offer
+from dra.ledger import Ledger
+from dra.names import Bdf, ClaimUid, PoolName
+from dra.offer import Offer, Sight, lent, offer
+from dra.records import Grant, Kept, Record
 
 
 def gpu(number: int, state: State = State.HEALTHY, **changes: object) -> Gpu:
@@ -14,7 +16,10 @@ def gpu(number: int, state: State = State.HEALTHY, **changes: object) -> Gpu:
 def decide(*gpus: Gpu, remembered: tuple[Gpu, ...] = (), in_use: tuple[Gpu, ...] = (), excluded: tuple[Gpu, ...] = ()) -> Offer:
     names = {g.name for g in excluded}
     return offer(
-        Inventory(gpus), remembered={g.name: g for g in remembered}, in_use={g.name for g in in_use}, selected=lambda g: g.name not in names
+        Sight(Inventory(gpus)),
+        remembered={g.name: g for g in remembered},
+        in_use={g.name for g in in_use},
+        selected=lambda g: g.name not in names,
     )
 
 
@@ -44,3 +49,12 @@ def test_a_pf_whose_vfs_are_on_is_withdrawn_without_a_taint_even_in_use() -> Non
 
 def test_what_the_settings_exclude_is_never_offered() -> None:
     assert decide(gpu(1), excluded=(gpu(1),)) == Offer((), {}, {gpu(1).name: "not selected by the settings"})
+
+
+def test_a_gpu_that_a_claim_has_bound_to_vfio_is_as_it_should_be() -> None:
+    card, away = gpu(1), gpu(1, State.PASSTHROUGH)
+    grant = Grant(requests=("gpu",), pool=PoolName("n"), device=card.name, bdf=card.bdf, driver="vfio-pci")
+    ledger = Ledger().apply([Kept(Record(uid=ClaimUid("vm"), namespace="d", name="vm", grants=(grant,)))])
+    assert lent(ledger) == [card.name]
+    made = offer(Sight(Inventory((away,))), remembered={card.name: card}, in_use={card.name}, lent=lent(ledger), selected=lambda g: True)
+    assert made == Offer((card,), {}, {}), "published as it was and will be again"
