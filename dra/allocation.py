@@ -42,8 +42,14 @@ def results_of(claim: ResourceClaim, pool: PoolName) -> list[Result]:
     return ours
 
 
-def grants(claim: ResourceClaim, uid: ClaimUid, pool: PoolName, known: Mapping[DeviceName, Gpu]) -> tuple[Grant, ...]:
-    """What the claim is to hold. `known` lends the parent of VFs; a device missing there is granted by name (see `require`).
+def grants(
+    claim: ResourceClaim, uid: ClaimUid, pool: PoolName, known: Mapping[DeviceName, Gpu], *, profiles: Mapping[DeviceName, str] = {}
+) -> tuple[Grant, ...]:
+    """What the claim is to hold.
+
+    Args:
+        known: lends the parent of VFs, of those too that are only planned; a device missing there is granted by name (see `require`).
+        profiles: of the VFs whose profile is known.
 
     Raises:
         ClaimRefused: malformed, not allocated, not ours, or with configuration that cannot be honoured.
@@ -52,7 +58,7 @@ def grants(claim: ResourceClaim, uid: ClaimUid, pool: PoolName, known: Mapping[D
     assert claim.status is not None and claim.status.allocation is not None
     config = claim.status.allocation.devices.config or []
     admin_requests = {request.name for request in claim.spec.devices.requests or [] if request.is_admin}
-    made: dict[tuple[DeviceName, bool, bool, str | None], Grant] = {}
+    made: dict[tuple[DeviceName, bool, bool, str | None, str], Grant] = {}
     for result in results_of(claim, pool):
         base = result.request.partition("/")[0]
         device = DeviceName(result.device)
@@ -61,9 +67,12 @@ def grants(claim: ResourceClaim, uid: ClaimUid, pool: PoolName, known: Mapping[D
             raise ClaimRefused(f"device {device!r} was never published by this driver", reason="UnknownDevice")
         # Kubernetes 1.31 keeps adminAccess only in the request.
         admin = bool(result.admin_access) or base in admin_requests
-        effective = opaque_config.effective(config, result.request, admin=admin)
+        effective = opaque_config.effective(config, result.request, admin=admin, shared=result.share_id is not None)
+        if effective.profile and effective.profile != (profile := profiles.get(device)):
+            has = f"has {profile}" if profile else "is no VF of a known profile"
+            raise ClaimRefused(f"request {result.request!r} relies on profile {effective.profile}: {device} {has}", reason="WrongProfile")
         gpu = known.get(device)
-        key = (device, admin, effective.monitor, result.share_id)
+        key = (device, admin, effective.monitor, result.share_id, effective.driver)
         requests: tuple[str, ...] = (base,)
         if (earlier := made.get(key)) is not None:
             requests = tuple(dict.fromkeys((*earlier.requests, base)))
@@ -76,7 +85,8 @@ def grants(claim: ResourceClaim, uid: ClaimUid, pool: PoolName, known: Mapping[D
             admin=admin,
             monitor=effective.monitor,
             share_id=result.share_id,
-            cdi_ids=(cdi.qualified(cdi.device_of(uid, device, monitor=effective.monitor)),),
+            driver=effective.driver,
+            cdi_ids=(cdi.qualified(cdi.device_of(uid, device, monitor=effective.monitor, driver=effective.driver)),),
         )
     return tuple(made.values())
 
@@ -85,7 +95,7 @@ def require(grant: Grant, gpu: Gpu | None) -> Gpu:
     """The GPU behind a grant, fit to be handed to a container.
 
     Raises:
-        NotYet: it may still come: not on the bus, or its device nodes are not made.
+        NotYet: it may still come: not on the bus, its device nodes are not made, or it is not bound to the driver that was asked for.
         HardwareFault: it is there and broken.
         ClaimRefused: it is there and must not be handed out.
     """
@@ -93,6 +103,8 @@ def require(grant: Grant, gpu: Gpu | None) -> Gpu:
         raise NotYet(f"{grant.device} is not on this node (unplugged?)", reason="DeviceAbsent")
     if grant.admin:
         return gpu
+    if grant.driver:
+        return _require_bound(grant, gpu)
     match gpu.state:
         case State.HEALTHY | State.DIRTY:
             if gpu.kind is Kind.PF and gpu.vfs_now:
@@ -108,3 +120,21 @@ def require(grant: Grant, gpu: Gpu | None) -> Gpu:
             raise HardwareFault(f"{grant.device} is wedged: rebind its driver or reset it", reason="DeviceWedged")
         case State.SURVIVABILITY:
             raise HardwareFault(f"{grant.device} is in survivability mode: its firmware must be flashed", reason="DeviceInSurvivability")
+
+
+def _require_bound(grant: Grant, gpu: Gpu) -> Gpu:
+    """The same for a function that goes to a virtual machine. What only the machine as a whole shows (modules, the other functions of the
+    IOMMU group) is `dra.binding.refusal`'s to say."""
+    if gpu.vfs_now:
+        raise ClaimRefused(f"{grant.device} has {gpu.vfs_now} VFs: it cannot be handed out whole", reason="DeviceCarved")
+    if grant.driver == "xe-vfio-pci" and gpu.kind is Kind.PF:
+        raise ClaimRefused(f"{grant.device} is a whole card, and xe-vfio-pci takes VFs only: ask for vfio-pci", reason="DriverUnfit")
+    if gpu.iommu_group is None:
+        raise ClaimRefused(f"{grant.device} is in no IOMMU group: the node's IOMMU is off", reason="NoIommu")
+    if gpu.driver != grant.driver:
+        if gpu.boot_vga and gpu.state is not State.PASSTHROUGH:
+            raise ClaimRefused(f"{grant.device} shows the node's console: it cannot be given to a virtual machine", reason="ConsoleGpu")
+        raise NotYet(f"{grant.device} is bound to {gpu.driver or 'no driver'}, not yet to {grant.driver}", reason="DeviceNotReady")
+    if not gpu.vfio_nodes:
+        raise NotYet(f"{grant.device} has no nodes below /dev/vfio yet", reason="DeviceNotReady")
+    return gpu

@@ -1,7 +1,8 @@
 """Container Device Interface: one file a claim, named by its UID, with one CDI device for each GPU it holds.
 
 The spec version is the lowest that holds what we write (0.5.0: device names may start with a digit, nodes may have a hostPath), because
-runtimes refuse a whole file of a version they do not know. Strings of users never enter a file.
+runtimes refuse a whole file of a version they do not know. Strings of users enter a file only as names in the paths of mounts, which
+`dra.claim_metadata` checks.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ MARKER_VARIABLE: Final = "INTEL_GPU_DRA_CLAIM"
 """Set in every container that was given a GPU: a container without it runs on a runtime that ignores CDI (containerd 1.7 by default)."""
 
 
+class Mount(msgspec.Struct, frozen=True):
+    """A file of the host that a container sees and cannot change."""
+
+    host_path: str
+    container_path: str
+
+
 def file_name(uid: ClaimUid) -> str:
     return f"{_PREFIX}{uid}{_SUFFIX}"
 
@@ -39,9 +47,10 @@ def uid_of_file(name: str) -> ClaimUid | None:
         return None
 
 
-def device_of(uid: ClaimUid, device: DeviceName, *, monitor: bool = False) -> str:
-    """Name of a CDI device. It holds the claim's UID, so a stale name can never mean another claim's GPU."""
-    return f"{uid}-{device}{'-monitor' if monitor else ''}"
+def device_of(uid: ClaimUid, device: DeviceName, *, monitor: bool = False, driver: str = "") -> str:
+    """Name of a CDI device. It holds the claim's UID, so a stale name can never mean another claim's GPU; and what else it stands for
+    than the GPU's own nodes, since one claim may have a GPU twice, once by admin access."""
+    return f"{uid}-{device}{'-monitor' if monitor else ''}{driver and f'-{driver}'}"
 
 
 def qualified(device: str) -> str:
@@ -49,8 +58,11 @@ def qualified(device: str) -> str:
     return f"{CDI_KIND}={device}"
 
 
-def render(record: Record, gpus: Mapping[DeviceName, Gpu]) -> bytes | None:
+def render(record: Record, gpus: Mapping[DeviceName, Gpu], *, mounts: Mapping[str, Mount] = {}) -> bytes | None:
     """The claim's file, or None if no device of it needs container edits (a file without devices is refused by runtimes).
+
+    `mounts` are what containers with a request see besides, by its base name. Each device of the request has it: runtimes mount a path
+    once (CDI's container-edits.go removes an earlier mount of it).
 
     A GPU without nodes (admin access to one in passthrough) is left out: an empty device is refused too. Claims taken over from another
     driver keep their names, which live in TAKEN_OVER_FILE.
@@ -62,9 +74,12 @@ def render(record: Record, gpus: Mapping[DeviceName, Gpu]) -> bytes | None:
         gpu = gpus.get(grant.device)
         nodes = list(_nodes(grant, gpu)) if gpu is not None else []
         if nodes:
+            edits: dict[str, Any] = {"deviceNodes": nodes}
+            if shown := [_mount(mounts[request]) for request in grant.requests if request in mounts]:
+                edits["mounts"] = shown
             for cdi_id in grant.cdi_ids:
                 name = cdi_id.partition("=")[2]
-                devices[name] = {"name": name, "containerEdits": {"deviceNodes": nodes}}
+                devices[name] = {"name": name, "containerEdits": edits}
     if not devices:
         return None
     spec = {
@@ -99,6 +114,11 @@ def ids(grant: Grant, gpu: Gpu | None) -> tuple[str, ...]:
 
 
 def _nodes(grant: Grant, gpu: Gpu) -> Iterable[dict[str, Any]]:
+    if grant.driver:
+        # A function on a vfio driver has no other nodes; until it is there it is not ready for this claim.
+        if gpu.driver == grant.driver:
+            yield from (_node(each.path, each) for each in gpu.vfio_nodes)
+        return
     found: dict[str, DeviceNode] = {}
     for node in (gpu.card_node, gpu.render_node):
         if node is not None:
@@ -127,3 +147,7 @@ def _node(path: str, node: DeviceNode, host_path: str | None = None) -> dict[str
     if host_path is not None:
         entry["hostPath"] = host_path
     return entry
+
+
+def _mount(mount: Mount) -> dict[str, Any]:
+    return {"hostPath": mount.host_path, "containerPath": mount.container_path, "options": ["ro", "bind"]}

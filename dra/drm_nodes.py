@@ -1,4 +1,4 @@
-"""Device nodes of a GPU: card, render, their by-path names, and the management engine's."""
+"""Device nodes of a GPU: card, render, their by-path names, the management engine's, and what vfio makes instead of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dra.names import Bdf
 from dra.sysfs import Directory
 
 _CARD, _RENDER, _MEI = re.compile(r"card([0-9]{1,5})"), re.compile(r"renderD([0-9]{1,5})"), re.compile(r"mei[0-9]{1,4}")
+_VFIO = re.compile(r"vfio[0-9]{1,5}")
 _NODE_MODE = 0o660
 """What devtmpfs and udev give DRM nodes; used where the node itself cannot be looked at."""
 
@@ -57,17 +58,34 @@ def management_engine(tree: KernelTree, device: Directory) -> tuple[DeviceNode, 
     return tuple(sorted(found, key=lambda node: node.path))
 
 
-def _node(tree: KernelTree, name: str, sysfs: Directory, mode: int = _NODE_MODE) -> DeviceNode | None:
-    """The node as it is in /dev, or as sysfs says it must be where /dev cannot be looked at; None if neither tells."""
-    path = f"/dev/{name}"
+def passthrough(tree: KernelTree, device: Directory) -> tuple[DeviceNode, ...]:
+    """What a virtual machine monitor opens of a function bound to a vfio driver: container and group, iommufd and device, as far as the
+    kernel has either way (CONFIG_VFIO_GROUP, CONFIG_IOMMUFD). Empty until a node of the function itself is made.
+    """
+    group = device.link_name("iommu_group")
+    cdev = next((name for name in device.below("vfio-dev").names() if _VFIO.fullmatch(name)), None)
+    own = [f"vfio/{group}"] if group is not None and group.isdigit() else []
+    own += [f"vfio/devices/{cdev}"] if cdev is not None else []
+    found = [node for name in own if (node := _made(tree, name)) is not None]
+    shared = [node for name in ("vfio/vfio", "iommu") if (node := _made(tree, name)) is not None] if found else []
+    return (*shared, *found)
+
+
+def _made(tree: KernelTree, name: str) -> DeviceNode | None:
+    """The node if it is in /dev: numbers of sysfs would promise what may not be there yet."""
     try:
         stat = tree.node(f"dev/{name}")
     except OSError:
-        major, _, minor = (sysfs.text("dev") or "").partition(":")
-        if major.isdigit() and minor.isdigit():
-            return DeviceNode(path, int(major), int(minor), mode, 0)
         return None
-    return DeviceNode(path, stat.major, stat.minor, stat.mode, stat.gid)
+    return DeviceNode(f"/dev/{name}", stat.major, stat.minor, stat.mode, stat.gid)
+
+
+def _node(tree: KernelTree, name: str, sysfs: Directory, mode: int = _NODE_MODE) -> DeviceNode | None:
+    """The node as it is in /dev, or as sysfs says it must be where /dev cannot be looked at; None if neither tells."""
+    if (made := _made(tree, name)) is not None:
+        return made
+    major, _, minor = (sysfs.text("dev") or "").partition(":")
+    return DeviceNode(f"/dev/{name}", int(major), int(minor), mode, 0) if major.isdigit() and minor.isdigit() else None
 
 
 def _index(pattern: re.Pattern[str], name: str | None) -> int | None:

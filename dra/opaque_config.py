@@ -19,12 +19,10 @@ MAX_BYTES: Final = 10 * 1024
 """The API server's own limit from Kubernetes 1.32 on; 1.31 has none, so the driver holds it (validation.go, opaque parameters)."""
 
 KIND: Final = "GpuConfig"
-LATER: Final = {
-    "driver": "switching a GPU between its DRM driver and VFIO",
-    "profile": "carving Virtual Functions for a claim",
-    "sharing": "sharing one GPU between claims",
-}
-"""Fields with a settled name whose feature this version does not have: refused by name instead of as a typing error."""
+DRM: Final = "drm"
+"""What a claim writes for the GPU's own driver, to take back what its class says."""
+CHOICES: Final = {"driver": ("vfio-pci", "xe-vfio-pci", DRM), "sharing": ("exclusive", "shared")}
+"""Fields that take one of a few words; another is refused with all of them."""
 
 
 class GpuConfig(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -32,6 +30,31 @@ class GpuConfig(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fiel
 
     api_version: Literal["gpu.intel.com/v1alpha1"]
     kind: Literal["GpuConfig"]
+    driver: Annotated[
+        Literal["vfio-pci", "xe-vfio-pci", "drm"] | msgspec.UnsetType,
+        msgspec.Meta(
+            description="Kernel driver that the GPU is bound to while the claim lasts. A vfio driver gives it to a virtual machine: the "
+            "container gets vfio nodes instead of the GPU's own. `xe-vfio-pci` (Linux 7.0) takes only VFs of cards on xe, which it can "
+            "migrate. `drm`: the GPU's own driver, which is the default.",
+            examples=["vfio-pci"],
+        ),
+    ] = msgspec.UNSET
+    profile: Annotated[
+        Annotated[str, msgspec.Meta(max_length=63)] | msgspec.UnsetType,
+        msgspec.Meta(
+            description="Profile of VF that the claim relies on; one that was allocated another is refused. Empty: any. Selectors choose, "
+            "this only makes sure.",
+            examples=["flex170_m4"],
+        ),
+    ] = msgspec.UNSET
+    sharing: Annotated[
+        Literal["exclusive", "shared"] | msgspec.UnsetType,
+        msgspec.Meta(
+            description="Whether the claim relies on having the GPU to itself or on sharing it with other claims; one that was allocated "
+            "otherwise is refused.",
+            examples=["exclusive"],
+        ),
+    ] = msgspec.UNSET
     monitor: Annotated[
         bool | msgspec.UnsetType,
         msgspec.Meta(
@@ -42,9 +65,13 @@ class GpuConfig(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fiel
     ] = msgspec.UNSET
 
 
-class Effective(msgspec.Struct, frozen=True):
+class Effective(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for one request after all entries are merged."""
 
+    driver: str = ""
+    """The vfio driver asked for; empty for the DRM driver."""
+    profile: str = ""
+    """The profile its VF must have; empty for any."""
     monitor: bool = False
 
 
@@ -65,25 +92,29 @@ def decode(parameters: bytes) -> GpuConfig:
     if raw.get("apiVersion") != API_VERSION or raw.get("kind") != KIND:
         found = f"{_shown(raw.get('apiVersion'))} {_shown(raw.get('kind'))}"
         raise _refused(f"apiVersion and kind are {found}, want {API_VERSION} {KIND}")
-    for field, feature in LATER.items():
-        if field in raw:
-            raise _refused(f"field {field!r}: {feature} is not in this version of the driver; remove the field")
+    for field, choices in CHOICES.items():
+        if field in raw and raw[field] not in choices:
+            raise _refused(f"field {field!r}: {_shown(raw[field])} is none of {', '.join(choices)}")
     try:
         return msgspec.convert(raw, GpuConfig)
     except msgspec.ValidationError as error:
         raise _refused(str(error)) from None
 
 
-def effective(config: Iterable[Config], request: str, *, admin: bool) -> Effective:
+def effective(config: Iterable[Config], request: str, *, admin: bool, shared: bool = False) -> Effective:
     """Merge the entries that apply to `request` (`name` or `name/subrequest`).
 
     Entries come class first, then claim, and a later one overrides an earlier one field by field. An entry applies if it names no
     request, the request, its base name, or the whole `name/subrequest`.
 
+    Args:
+        admin: the request has adminAccess.
+        shared: its device was allocated to it as a share (the result has a shareID).
+
     Raises:
         ClaimRefused: an entry of ours that applies is malformed or asks for what the request may not have.
     """
-    monitor = False
+    driver, profile, sharing, monitor = DRM, "", "", False
     base = request.partition("/")[0]
     for entry in config:
         if entry.opaque is None or entry.opaque.driver != DRIVER_NAME:
@@ -91,11 +122,24 @@ def effective(config: Iterable[Config], request: str, *, admin: bool) -> Effecti
         if entry.requests and request not in entry.requests and base not in entry.requests:
             continue
         decoded = decode(bytes(entry.opaque.parameters))
-        if decoded.monitor is not msgspec.UNSET:
-            monitor = decoded.monitor
+        driver = driver if decoded.driver is msgspec.UNSET else decoded.driver
+        profile = profile if decoded.profile is msgspec.UNSET else decoded.profile
+        sharing = sharing if decoded.sharing is msgspec.UNSET else decoded.sharing
+        monitor = monitor if decoded.monitor is msgspec.UNSET else decoded.monitor
+    who = f"request {request!r}"
+    if driver != DRM and monitor:
+        raise _refused(f"fields 'driver' and 'monitor': {who} asks for both, and there is nothing to monitor under {driver}")
     if monitor and not admin:
-        raise _refused(f"field 'monitor': request {request!r} has no adminAccess, which monitor devices need")
-    return Effective(monitor)
+        raise _refused(f"field 'monitor': {who} has no adminAccess, which monitor devices need")
+    if driver != DRM and admin:
+        raise _refused(f"field 'driver': {who} has adminAccess, which never changes a device")
+    if driver != DRM and shared:
+        raise _refused(f"field 'driver': {who} was allocated a share, and {driver} would take the GPU from the others")
+    if sharing and admin:
+        raise _refused(f"field 'sharing': {who} has adminAccess, which holds nothing")
+    if sharing and (sharing == "shared") is not shared:
+        raise _refused(f"field 'sharing': {who} relies on {sharing}, and was allocated {'a share' if shared else 'the whole device'}")
+    return Effective(driver="" if driver == DRM else driver, profile=profile, monitor=monitor)
 
 
 def _refused(text: str) -> ClaimRefused:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from dra.claims import Stage
@@ -19,6 +21,10 @@ class Facts(msgspec.Struct, frozen=True):
     """The claim's CDI file as it is, None if there is none."""
     cdi_wanted: bytes | None
     """What it would say, made from the record and the inventory; None if no file is called for."""
+    metadata_now: Mapping[str, bytes] = {}
+    """The claim's metadata files as they are."""
+    metadata_wanted: Mapping[str, bytes] = {}
+    """The same as they should be."""
 
 
 class WriteCdi(msgspec.Struct, frozen=True):
@@ -29,25 +35,39 @@ class RemoveCdi(msgspec.Struct, frozen=True):
     """Take the claim's CDI file away."""
 
 
+class WriteMetadata(msgspec.Struct, frozen=True):
+    name: str
+    data: bytes
+
+
+class RemoveMetadata(msgspec.Struct, frozen=True):
+    name: str
+
+
 class ForgetClaim(msgspec.Struct, frozen=True):
     """Drop the record: everything else is clean."""
 
 
-Step = WriteCdi | RemoveCdi | ForgetClaim
+Step = WriteMetadata | WriteCdi | RemoveCdi | RemoveMetadata | ForgetClaim
 
 
 def next_step(facts: Facts) -> Step | None:
     """The next step towards what the record says, None when nothing is left to do.
 
-    Taking apart goes hardware first, then CDI file, then record, so that a crash in between repeats it; building goes the other way.
+    Taking apart goes hardware first, then CDI file, then what it mounts, then record, so that a crash in between repeats it; building
+    goes the other way.
     """
-    if facts.record is None:
-        return RemoveCdi() if facts.cdi_now is not None else None
-    if facts.record.stage is Stage.RELEASING:
-        return RemoveCdi() if facts.cdi_now is not None else ForgetClaim()
-    if facts.cdi_now == facts.cdi_wanted:
-        return None
-    return WriteCdi(facts.cdi_wanted) if facts.cdi_wanted is not None else RemoveCdi()
+    record = facts.record if facts.record is not None and facts.record.stage is not Stage.RELEASING else None
+    for name, data in facts.metadata_wanted.items() if record is not None else ():
+        if facts.metadata_now.get(name) != data:
+            return WriteMetadata(name, data)
+    cdi_wanted = facts.cdi_wanted if record is not None else None
+    if facts.cdi_now != cdi_wanted:
+        return WriteCdi(cdi_wanted) if cdi_wanted is not None else RemoveCdi()
+    for name in facts.metadata_now:
+        if record is None or name not in facts.metadata_wanted:
+            return RemoveMetadata(name)
+    return ForgetClaim() if record is None and facts.record is not None else None
 
 
 def stage(facts: Facts) -> Stage:

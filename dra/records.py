@@ -31,12 +31,19 @@ class Grant(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     monitor: bool = False
     """Management engine and telemetry nodes were asked for."""
     share_id: str | None = None
+    driver: str = ""
+    """The kernel driver the claim wants it bound to, `vfio-pci`; empty for its DRM driver."""
     cdi_ids: tuple[str, ...] = ()
     """Fully qualified CDI names given to the kubelet: the same for the claim's whole life."""
 
     @property
     def exclusive(self) -> bool:
         return not self.admin and self.share_id is None
+
+    @property
+    def card(self) -> Bdf:
+        """The physical function: the device itself, or the one it is a VF of."""
+        return self.parent or self.bdf
 
 
 class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
@@ -54,6 +61,8 @@ class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     """Seconds since the epoch, for people."""
     origin: str | None = None
     """The file format it was taken over from, when another driver prepared the claim."""
+    pod_claim: str = ""
+    """What the pod calls the claim, if it was made from a template."""
     version: int = msgspec.field(name="v", default=VERSION)
 
     def same_holdings(self, grants: tuple[Grant, ...]) -> bool:
@@ -67,7 +76,7 @@ class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
 
 
 def _holding(grant: Grant) -> tuple[object, ...]:
-    return grant.requests, grant.pool, grant.device, grant.admin, grant.monitor, grant.share_id
+    return grant.requests, grant.pool, grant.device, grant.admin, grant.monitor, grant.share_id, grant.driver
 
 
 _KNOWN: Final = frozenset(field.encode_name for field in msgspec.structs.fields(Record))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +77,25 @@ def test_management_engine_nodes_only_where_asked() -> None:
     assert "/dev/mei1" in json.dumps(rendered(monitor=True))
 
 
+def test_a_function_for_a_virtual_machine_shows_its_vfio_nodes_and_nothing_else() -> None:
+    names = ("/dev/vfio/vfio", "/dev/vfio/7", "/dev/vfio/devices/vfio0")
+    bound = msgspec.structs.replace(GPU, driver="vfio-pci", vfio_nodes=tuple(node(name, 510, at) for at, name in enumerate(names)))
+    name = cdi.qualified(cdi.device_of(UID, GPU.name, driver="vfio-pci"))
+    grant = msgspec.structs.replace(record().grants[0], driver="vfio-pci", cdi_ids=(name,))
+    document = json.loads(cdi.render(msgspec.structs.replace(record(), grants=(grant,)), {GPU.name: bound}) or b"")
+    [device] = document["devices"]
+    assert [each["path"] for each in device["containerEdits"]["deviceNodes"]] == list(names)
+    assert (device["name"], cdi.ids(grant, bound)) == (f"{UID}-{GPU.name}-vfio-pci", (name,))
+    for other in (GPU, msgspec.structs.replace(bound, driver="xe-vfio-pci"), msgspec.structs.replace(bound, vfio_nodes=())):
+        assert cdi.ids(grant, other) == (), "it is not, or not yet, what the claim asked for"
+
+
+def test_a_mount_is_shown_to_those_who_have_its_request() -> None:
+    mounts = {"gpu": cdi.Mount("/host/a", "/a"), "other": cdi.Mount("/host/b", "/b")}
+    [device] = json.loads(cdi.render(record(), {GPU.name: GPU}, mounts=mounts) or b"")["devices"]
+    assert device["containerEdits"]["mounts"] == [{"hostPath": "/host/a", "containerPath": "/a", "options": ["ro", "bind"]}]
+
+
 def test_a_gpu_without_nodes_is_left_out_and_a_file_without_devices_is_not_written() -> None:
     bare = Gpu(bdf=GPU.bdf, device=GPU.device, driver="vfio-pci")
     assert cdi.render(record(), {GPU.name: bare}) is None
@@ -101,9 +121,9 @@ def test_file_names_are_found_again_and_foreign_ones_are_not() -> None:
         assert cdi.uid_of_file(name) is None
 
 
-@pytest.mark.parametrize("monitor", [False, True])
+@pytest.mark.parametrize(("monitor", "driver"), [(False, ""), (True, ""), (False, "xe-vfio-pci")])
 @given(uid=st.uuids())
-def test_device_names_follow_the_cdi_grammar(uid: object, monitor: bool) -> None:
-    name = cdi.device_of(ClaimUid(str(uid)), DeviceName("0000-03-00-0-0x56a0"), monitor=monitor)
+def test_device_names_follow_the_cdi_grammar(uid: object, monitor: bool, driver: str) -> None:
+    name = cdi.device_of(ClaimUid(str(uid)), DeviceName("0000-03-00-0-0x56a0"), monitor=monitor, driver=driver)
     assert name[0].isalnum() and name[-1].isalnum()
     assert all(c.isalnum() or c in "_-.:" for c in name)

@@ -75,6 +75,22 @@ def test_management_engines_serials_and_driver_versions() -> None:
     assert found("workstation-2xb580")[0].driver_version == "6.17.8-amd64"
 
 
+def test_a_function_on_vfio_has_the_nodes_that_are_there() -> None:
+    kernel, bdf = machines.kernel("server-4x-b60"), Bdf("0000:18:00.0")
+    assert all(gpu.vfio_nodes == () for gpu in discovery.scan(kernel).gpus)
+    kernel.modprobe("vfio-pci")
+    kernel.write(f"sys/bus/pci/devices/{bdf}/driver_override", "vfio-pci")
+    kernel.unbind(bdf)
+    kernel.write("sys/bus/pci/drivers_probe", bdf)
+    container, group, device = discovery.scan(kernel).by_bdf()[bdf].vfio_nodes
+    assert [node.path for node in (container, group, device)] == ["/dev/vfio/vfio", "/dev/vfio/6", "/dev/vfio/devices/vfio0"]
+    assert (container.major, container.minor, container.mode) == (10, 196, 0o666)
+    without_group = _Broken(kernel, lambda path: path in ("dev/vfio/vfio", "dev/vfio/6"))
+    assert discovery.scan(without_group).by_bdf()[bdf].vfio_nodes == (device,)
+    not_made_yet = _Broken(kernel, lambda path: path in ("dev/vfio/6", "dev/vfio/devices/vfio0"))
+    assert discovery.scan(not_made_yet).by_bdf()[bdf].vfio_nodes == ()
+
+
 def test_a_uevent_that_said_wedged_counts_although_sysfs_shows_nothing() -> None:
     bdf = Bdf("0000:18:00.0")
     gpu = discovery.scan(machines.kernel("server-4x-b60"), wedged={bdf: "rebind"}).by_bdf()[bdf]

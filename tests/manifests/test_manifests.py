@@ -8,12 +8,17 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
-from dra import settings
+from dra import attributes, discovery, opaque_config, settings
+from dra.devices import Gpu
+from dra.kube.claims import Config
 from dra.settings import NodePluginConfiguration
 from nursery_apps.node import flags
+from tests.fakes import machines
+from tools.simcluster import expressions
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 BASE = [doc for path in sorted((MANIFESTS / "base").glob("*.yaml")) for doc in yaml.safe_load_all(path.read_text())]
@@ -70,6 +75,36 @@ def test_settings_and_port_are_the_defaults() -> None:
     assert settings.decode_node(document, "settings.yaml") == NodePluginConfiguration()
     [port] = container()["ports"]
     assert port["containerPort"] == NodePluginConfiguration().probes.port
+
+
+def selected(class_name: str, gpu: Gpu) -> bool:
+    [device_class] = [doc for doc in BASE if doc.get("kind") == "DeviceClass" and doc["metadata"]["name"] == class_name]
+    said = {name: {"value": value} for name, value in attributes.of(gpu).items() if isinstance(value, bool | int | str)}
+    device = expressions.device_variable("gpu.intel.com", {"attributes": said})
+    return all(expressions.holds(selector["cel"]["expression"], device) for selector in device_class["spec"]["selectors"])
+
+
+def test_classes_select_what_their_claims_can_have() -> None:
+    [card, *vfs] = discovery.scan(machines.kernel("server-4x-b60-4vf")).gpus[:5]
+    [integrated] = discovery.scan(machines.kernel("laptop-iris-xe")).gpus
+    vf_of_integrated = msgspec.structs.replace(vfs[0], integrated=True)
+    gpus = (card, vfs[0], integrated, vf_of_integrated)
+    assert [selected("gpu.intel.com", gpu) for gpu in gpus] == [True, True, True, True]
+    assert [selected("gpu-vf.intel.com", gpu) for gpu in gpus] == [False, True, False, True]
+    assert [selected("gpu-vfio.intel.com", gpu) for gpu in gpus] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("class_name", "admin", "effective"),
+    [
+        ("gpu-vfio.intel.com", False, opaque_config.Effective(driver="vfio-pci")),
+        ("gpu-monitor.intel.com", True, opaque_config.Effective(monitor=True)),
+    ],
+)
+def test_what_a_class_says_to_the_driver_is_taken(class_name: str, admin: bool, effective: opaque_config.Effective) -> None:
+    [device_class] = [doc for doc in BASE if doc.get("kind") == "DeviceClass" and doc["metadata"]["name"] == class_name]
+    config = msgspec.json.decode(msgspec.json.encode(device_class["spec"]["config"]), type=list[Config])
+    assert opaque_config.effective(config, "gpu", admin=admin) == effective
 
 
 def test_images_have_a_version() -> None:
