@@ -1,4 +1,4 @@
-"""What every source of device events promises, over the fake kernel and over real netlink.
+"""What every source of device events promises, over the fake kernel, over real netlink, and over real netlink that tells of a fake machine.
 
 The real source is asked for the `mem` subsystem: a synthetic event of /dev/null disturbs nobody.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ from nursery_apps.edges.simulator import SimDeviceEvents
 from nursery_apps.edges.udev import UdevEvents
 from nursery_apps.seams import DeviceEvent, DeviceEvents, Resync
 from tests.fakes import machines
+from tests.tools.gpulab import labs
 
+MACHINE = "workstation-2xb580"
+CARD = "sys/class/drm/renderD128"
 NULL = "/sys/devices/virtual/mem/null/uevent"
 Source = tuple[DeviceEvents, Callable[[], None], str]
 """The source, a way to make one event, and the path it is told with."""
@@ -45,14 +48,39 @@ def real(**settings: Any) -> Source:
 
 
 def simulated() -> Source:
-    kernel = machines.kernel("workstation-2xb580")
-    path = kernel.resolve("sys/class/drm/renderD128")
+    kernel = machines.kernel(MACHINE)
+    path = kernel.resolve(CARD)
     return SimDeviceEvents(kernel), lambda: kernel.write(f"{path}/uevent", "change"), path.removeprefix("sys")
 
 
-@pytest.fixture(params=["sim", "real"])
+@pytest.fixture(scope="module")
+def lab() -> Iterator[labs.Lab]:
+    with labs.serving(MACHINE) as lab:
+        yield lab
+
+
+def mounted(lab: labs.Lab, events: UdevEvents) -> Source:
+    path = lab.tree.resolve(CARD)
+    return events, lambda: lab.tree.write(f"{path}/uevent", "change"), path.removeprefix("sys")
+
+
+@pytest.fixture(params=["sim", "real", "lab", "lab-udev"])
 def source(request: pytest.FixtureRequest) -> Source:
-    return real() if request.param == "real" else simulated()
+    match request.param:
+        case "sim":
+            return simulated()
+        case "real":
+            return real()
+        case kind:
+            return mounted(request.getfixturevalue("lab"), UdevEvents("udev" if kind == "lab-udev" else "kernel"))
+
+
+@pytest.fixture(params=["real", "lab"])
+def short_of_memory(request: pytest.FixtureRequest) -> Source:
+    """A real source that can keep some ten messages."""
+    if request.param == "real":
+        return real(receive_buffer_bytes=4096)
+    return mounted(request.getfixturevalue("lab"), UdevEvents(receive_buffer_bytes=4096))
 
 
 async def receive(channel: trio.MemoryReceiveChannel[DeviceEvent | Resync]) -> DeviceEvent | Resync:
@@ -126,8 +154,8 @@ async def test_other_subsystems_are_not_told(nursery: trio.Nursery) -> None:
     nursery.cancel_scope.cancel()
 
 
-async def test_a_full_kernel_buffer_is_a_resync(nursery: trio.Nursery) -> None:
-    events, make, _ = real(receive_buffer_bytes=4096)
+async def test_a_full_kernel_buffer_is_a_resync(short_of_memory: Source, nursery: trio.Nursery) -> None:
+    events, make, _ = short_of_memory
     send, channel = trio.open_memory_channel[DeviceEvent | Resync](2000)
     await nursery.start(events.listen, send)
     for _ in range(500):  # no other task runs meanwhile: the socket fills

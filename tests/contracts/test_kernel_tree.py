@@ -1,9 +1,10 @@
-"""What every KernelTree promises, over the fake kernel and over real files that show the same machine."""
+"""What every KernelTree promises, over the fake kernel, over real files that show the same machine, and over its tree mounted."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dra.kernel_tree import KernelTree
 from nursery_apps.edges.kernel_tree import RealKernelTree
 from tests.fakes import machines
 from tests.fakes.materialise import can_make_nodes, materialise
+from tests.tools.gpulab import labs
 
 MACHINE = "server-2x-b60-debugfs"
 BDF = "0000:18:00.0"
@@ -30,9 +32,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-@pytest.fixture(params=["sim", "real"])
-def kernel(request: pytest.FixtureRequest, folder: Path) -> KernelTree:
-    return machines.kernel(MACHINE) if request.param == "sim" else files(folder)
+@pytest.fixture(scope="module")
+def mounted() -> Iterator[RealKernelTree]:
+    with labs.serving(MACHINE) as lab:
+        yield lab.tree
+
+
+@pytest.fixture(params=["sim", "real", "lab"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def kernel(kind: str, request: pytest.FixtureRequest, folder: Path) -> KernelTree:
+    if kind == "lab":
+        tree: RealKernelTree = request.getfixturevalue("mounted")
+        return tree
+    return machines.kernel(MACHINE) if kind == "sim" else files(folder)
 
 
 def refused(call: Any, *arguments: Any) -> int | None:
@@ -91,8 +107,8 @@ def test_links_are_read_and_resolved(kernel: KernelTree) -> None:
     assert kernel.resolve("sys/class/../bus/./pci/") == "sys/bus/pci"
 
 
-def test_nodes_have_numbers_and_permissions(kernel: KernelTree, folder: Path) -> None:
-    if isinstance(kernel, RealKernelTree) and not can_make_nodes(folder):
+def test_nodes_have_numbers_and_permissions(kind: str, kernel: KernelTree, folder: Path) -> None:
+    if kind == "real" and not can_make_nodes(folder):
         pytest.skip("this process may not make device nodes (CAP_MKNOD)")
     node = kernel.node("dev/dri/renderD128")
     assert (node.major, node.minor, node.mode, node.uid, node.gid) == (226, 128, 0o660, 0, 105)
@@ -107,9 +123,9 @@ def test_write_then_read(kernel: KernelTree) -> None:
     assert kernel.read(path) == "1300\n", "an empty write reaches nobody"
 
 
-def test_modes_forbid(kernel: KernelTree) -> None:
-    if isinstance(kernel, RealKernelTree) and os.geteuid() == 0:
-        pytest.skip("outside sysfs, modes do not bind root; the test below asks sysfs itself")
+def test_modes_forbid(kind: str, kernel: KernelTree) -> None:
+    if kind == "real" and os.geteuid() == 0:
+        pytest.skip("in a plain directory modes do not bind root; the test below asks sysfs itself")
     assert refused(kernel.write, f"sys/bus/pci/devices/{BDF}/vendor", "0x8086") == errno.EACCES
     assert refused(kernel.read, "sys/bus/pci/rescan") == errno.EACCES
 
