@@ -92,6 +92,10 @@ def refusal(call: Callable[[], Any]) -> tuple[int, str, dict[str, Any]]:
     return caught.value.status, status["reason"], status
 
 
+def minor(connection: client.ApiClient) -> int:
+    return int(client.VersionApi(connection).get_code().minor)
+
+
 def causes(call: Callable[[], Any]) -> set[str]:
     """Fields that an Invalid names."""
     code, reason, status = refusal(call)
@@ -179,7 +183,9 @@ async def test_what_a_slice_is_of_cannot_change_and_must_be_said(kubeconfig: str
         assert causes(partial(api.create_resource_slice, many)) == {"spec.devices"}
         twice = slice_of("contract-t")
         twice["spec"]["devices"] *= 2
-        assert causes(partial(api.create_resource_slice, twice)) == {"spec.devices[1]"}
+        assert {field.removesuffix(".name") for field in causes(partial(api.create_resource_slice, twice))} == {"spec.devices[1]"}, (
+            "up to 1.34"
+        )
 
     await told(kubeconfig, talk)
 
@@ -310,5 +316,121 @@ async def test_server_side_apply_keeps_to_its_own_fields(kubeconfig: str) -> Non
         assert (code, [cause["field"] for cause in status["details"]["causes"]]) == (409, [".metadata.labels.a"])
         assert shown(put("two", {"a": "2"}, force=True)) == {"a": "2", "b": "1"}
         assert shown(put("one", {})) == {"a": "2"}
+
+    await told(kubeconfig, talk)
+
+
+def counted(name: str, *uses: dict[str, Any], sets: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """A slice of a device that consumes counters, or of counter sets, or of both."""
+    body = slice_of(name, consumesCounters=list(uses))
+    if not uses:
+        del body["spec"]["devices"]
+    return body | {"spec": body["spec"] | ({"sharedCounters": sets} if sets is not None else {})}
+
+
+def counters(count: int) -> dict[str, Any]:
+    return {f"c-{index}": {"value": "1Gi"} for index in range(count)}
+
+
+async def test_counters_and_who_consumes_them_are_together_or_apart(kubeconfig: str) -> None:
+    def talk(connection: client.ApiClient) -> None:
+        api = client.ResourceV1Api(connection)
+        sets, use = [{"name": "card", "counters": counters(1)}], {"counterSet": "card", "counters": counters(1)}
+        apart = minor(connection) >= 35
+        both, alone, user = counted("contract-b", use, sets=sets), counted("contract-c", sets=sets), counted("contract-d", use)
+        for body in (alone, user) if apart else (both,):
+            kept = api.create_resource_slice(body).spec
+            assert kept.shared_counters is None or kept.shared_counters[0].counters["c-0"].value == "1Gi"
+            assert kept.devices is None or kept.devices[0].consumes_counters[0].counter_set == "card"
+        wrong = both if apart else user
+        refused = {"spec"} if apart else {"spec.devices[0].consumesCounters[0].counterSet"}
+        assert causes(partial(api.create_resource_slice, wrong | {"metadata": metadata("contract-e")})) == refused
+
+    await told(kubeconfig, talk)
+
+
+USES = "spec.devices[0].consumesCounters"
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (counted("contract-s", sets=[{"name": "card", "counters": {}}]), {"spec.sharedCounters[0].counters"}),
+        (counted("contract-s", sets=[{"name": "Card", "counters": counters(1)}]), {"spec.sharedCounters[0].name"}),
+        (counted("contract-s", sets=[{"name": "card", "counters": counters(33)}]), {"spec.sharedCounters[0].counters"}),
+        (counted("contract-s", sets=[{"name": f"card-{index}", "counters": counters(1)} for index in range(9)]), {"spec.sharedCounters"}),
+        (counted("contract-s", *({"counterSet": f"card-{index}", "counters": counters(1)} for index in range(3))), {USES}),
+        (counted("contract-s", *[{"counterSet": "card", "counters": counters(1)}] * 2), {f"{USES}[1]"}),
+        (counted("contract-s", {"counterSet": "card", "counters": {}}), {f"{USES}[0].counters"}),
+    ],
+    ids=["empty-set", "capital", "many-counters", "many-sets", "many-uses", "one-set-twice", "nothing-used"],
+)
+async def test_wrong_counters_are_refused_by_field(kubeconfig: str, body: dict[str, Any], fields: set[str]) -> None:
+    def talk(connection: client.ApiClient) -> None:
+        if minor(connection) < 35:
+            pytest.skip("counter sets had other limits, beside their devices")
+        assert causes(partial(client.ResourceV1Api(connection).create_resource_slice, body)) == fields
+
+    await told(kubeconfig, talk)
+
+
+def shared(policy: dict[str, Any], **device: Any) -> dict[str, Any]:
+    return slice_of("contract-s", capacity={"memory": {"value": "16Gi", "requestPolicy": policy}}, **device)
+
+
+POLICY = "spec.devices[0].capacity[memory].requestPolicy"
+
+
+@pytest.mark.parametrize(
+    ("policy", "shares", "fields"),
+    [
+        ({"default": "1Gi", "validRange": {"min": "1Gi", "step": "512Mi"}}, True, None),
+        ({"default": "1Gi", "validValues": ["1Gi", "2Gi"]}, True, None),
+        ({"default": "1Gi", "validValues": ["1Gi", "2Gi"]}, False, {POLICY}),
+        ({"default": "3Gi", "validValues": ["1Gi", "2Gi"]}, True, {f"{POLICY}.validValues"}),
+        ({"default": "1Gi", "validValues": ["1Gi", "17Gi"]}, True, {f"{POLICY}.validValues[1]"}),
+        ({"validValues": ["1Gi"]}, True, {f"{POLICY}.default"}),
+        ({"default": "1Gi", "validRange": {"min": "1Gi"}, "validValues": ["1Gi"]}, True, {POLICY}),
+        ({"default": "1Gi", "validRange": {"min": "1Gi", "max": "17Gi"}}, True, {f"{POLICY}.validRange.max"}),
+        ({"default": "1536Mi", "validRange": {"min": "1Gi", "step": "1Gi"}}, True, {f"{POLICY}.validRange.step"}),
+    ],
+    ids=["range", "values", "exclusive", "default", "value", "no-default", "both", "max", "step"],
+)
+async def test_capacity_is_given_away_by_a_policy(kubeconfig: str, policy: dict[str, Any], shares: bool, fields: set[str] | None) -> None:
+    def talk(connection: client.ApiClient) -> None:
+        api = client.ResourceV1Api(connection)
+        body = shared(policy, **({"allowMultipleAllocations": True} if shares else {}))
+        if fields is not None:
+            assert causes(partial(api.create_resource_slice, body)) == fields
+            return
+        [device] = api.create_resource_slice(body).spec.devices
+        assert device.allow_multiple_allocations is True
+        assert device.capacity["memory"].request_policy.default == "1Gi"
+
+    await told(kubeconfig, talk)
+
+
+async def test_a_claim_says_how_much_and_its_result_which_share(kubeconfig: str) -> None:
+    def talk(connection: client.ApiClient) -> None:
+        api = client.ResourceV1Api(connection)
+        body = claim_of("contract-c")
+        body["spec"]["devices"]["requests"][0]["exactly"]["capacity"] = {"requests": {"memory": "2Gi"}}
+        body["spec"]["devices"]["constraints"] = [{"distinctAttribute": "contract.example.com/index"}]
+        made = api.create_namespaced_resource_claim("default", body).spec.devices
+        assert made.requests[0].exactly.capacity.requests == {"memory": "2Gi"}
+        assert made.constraints[0].distinct_attribute == "contract.example.com/index"
+        empty = claim_of("contract-d")
+        empty["spec"]["devices"]["constraints"] = [{"requests": ["gpu"]}]
+        assert causes(partial(api.create_namespaced_resource_claim, "default", empty)) == {"spec.devices.constraints[0]"}
+        share, at = "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "status.allocation.devices.results[0].shareID"
+        for text, refused in (("one", {at}), (share.upper(), {at}), (share, None)):
+            result = {"request": "gpu", "driver": "contract.example.com", "pool": "contract-1", "device": "gpu-0", "shareID": text}
+            status = {"status": {"allocation": {"devices": {"results": [result | {"consumedCapacity": {"memory": "2Gi"}}]}}}}
+            write = partial(api.patch_namespaced_resource_claim_status, "contract-c", "default", status)
+            if refused is not None:
+                assert causes(write) == refused
+            else:
+                [kept] = write().status.allocation.devices.results
+                assert (kept.share_id, kept.consumed_capacity) == (share, {"memory": "2Gi"})
 
     await told(kubeconfig, talk)

@@ -1,7 +1,7 @@
 """Finds devices for the claims of a pod on one node: the structured allocation of the scheduler, as a search with backtracking.
 
-First fit in the order of requests, pools and devices, as the real one. Consumable capacity is not done: a device that allows several
-allocations is given to one claim at a time.
+First fit in the order of claims, requests, alternatives, pools and devices, as the real one; what came before is tried in another way
+if there is nothing left for what comes after.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from tools.simcluster import expressions, names
+from tools.simcluster import expressions
+from tools.simcluster.capacities import Uncountable
+from tools.simcluster.holdings import Held, Holdings
 from tools.simcluster.kinds import Json
 from tools.simcluster.pools import Candidate, Id, Pool
 from tools.simcluster.releases import Release
@@ -28,17 +30,25 @@ class Broken(Exception):
     """The attempt cannot be decided: a class that is missing, an expression that fails, a pool that is invalid."""
 
 
-class _Slot(msgspec.Struct):
-    """One device that is still to be found."""
+class _Wish(msgspec.Struct):
+    """A request, or one alternative of it."""
 
     result_name: str
+    base_name: str
     request: Json
     class_spec: Json
-    base_name: str
+    everything: list[Candidate] | None = None
+    """What `All` means; None for `ExactCount`."""
 
     @property
-    def admin(self) -> bool:
-        return bool(self.request.get("adminAccess"))
+    def count(self) -> int:
+        return int(self.request.get("count", 1)) if self.everything is None else len(self.everything)
+
+
+class _Pick(msgspec.Struct):
+    wish: _Wish
+    candidate: Candidate
+    held: Held
 
 
 class Allocator:
@@ -50,139 +60,197 @@ class Allocator:
             classes: DeviceClass by name.
             allocated: claims with an allocation.
         """
-        self._pools = {(pool.driver, pool.name): pool for pool in pools}
-        self._classes, self._release = classes, release
-        self._used: set[Id] = set()
-        for claim in allocated:
-            for result in claim["status"]["allocation"]["devices"].get("results") or ():
-                if not result.get("adminAccess"):
-                    self._used.add((result["driver"], result["pool"], result["device"]))
-        self._devices = {candidate.id: candidate for pool in pools for candidate in pool.candidates}
-        self._left = {key: {name: dict(counters) for name, counters in pool.counters.items()} for key, pool in self._pools.items()}
-        for used in self._used:
-            if used in self._devices:
-                self._count(self._devices[used], -1)
+        self._pools, self._classes, self._release = pools, classes, release
+        self._faults = {(pool.driver, pool.name): pool.fault for pool in pools}
+        self._holdings = Holdings(pools, allocated, release)
         self._verdicts: dict[tuple[str, Id], bool] = {}
 
-    def allocate(self, claim: Json) -> Json:
-        """The `status.allocation` of a claim.
+    def allocate(self, claims: Sequence[Json]) -> list[Json]:
+        """The `status.allocation` of each claim: all of them or none.
 
         Raises:
             Unschedulable, Broken
         """
-        devices = (claim.get("spec") or {}).get("devices") or {}
-        constraints = devices.get("constraints") or []
-        for choice in self._choices(devices.get("requests") or []):
-            slots = [slot for request in choice for slot in self._slots(*request)]
-            if any(slot is None for slot in slots) or len(slots) > RESULTS:
-                continue
-            wanted = [slot for slot in slots if slot is not None]
-            if (found := self._search(wanted, [], constraints)) is not None:
-                return self._allocation(claim, choice, list(zip(wanted, found, strict=True)))
+        try:
+            search = _Search(self, claims)
+            if search.claim(0):
+                return [self._allocation(claim, picks) for claim, picks in zip(claims, search.picks, strict=True)]
+        except Uncountable as error:
+            raise Broken(str(error)) from error
+        if invalid := [f"{pool.name}: {pool.fault}" for pool in self._pools if pool.fault]:
+            raise Broken(f"invalid resource pools were encountered: {', '.join(invalid)}")
         raise Unschedulable("cannot allocate all claims")
 
     # --- what is asked -----------------------------------------------------------------------------------------------------------
 
-    def _choices(self, requests: list[Json]) -> Iterable[list[tuple[str, str, Json]]]:
-        """Every way to pick one alternative of each request, preferred ones first: (result name, base name, request)."""
-        if not requests:
-            yield []
-            return
-        first, *rest = requests
-        name = first["name"]
-        if first.get("exactly"):
-            alternatives = [(name, name, first["exactly"])]
-        else:
-            alternatives = [(f"{name}/{each['name']}", name, each) for each in first["firstAvailable"]]
-        for alternative in alternatives:
-            for others in self._choices(rest):
-                yield [alternative, *others]
-
-    def _slots(self, result_name: str, base_name: str, request: Json) -> list[_Slot | None]:
-        """One for every device; a None where `All` finds none.
+    def wishes(self, request: Json) -> list[_Wish]:
+        """The alternatives of a request, preferred ones first.
 
         Raises:
-            Broken: the class is missing, or `All` sees an incomplete pool.
+            Broken: the class is missing, `All` sees a pool that is incomplete or invalid, or what is asked for is switched off.
         """
+        name = request["name"]
+        if request.get("exactly"):
+            return [self._wish(name, name, request["exactly"])]
+        return [self._wish(f"{name}/{each['name']}", name, each) for each in request["firstAvailable"]]
+
+    def _wish(self, result_name: str, base_name: str, request: Json) -> _Wish:
+        if request.get("capacity") is not None and not self._release.has("DRAConsumableCapacity"):
+            raise Broken(f"request {result_name}: has capacity requests, but the DRAConsumableCapacity feature is disabled")
         device_class = self._classes.get(request["deviceClassName"])
         if device_class is None:
             raise Broken(f"request {result_name}: device class {request['deviceClassName']} does not exist")
-        slot = _Slot(result_name, request, device_class.get("spec") or {}, base_name)
-        if request.get("allocationMode") != "All":
-            return [slot] * request.get("count", 1)
-        for pool in self._pools.values():
-            if not pool.complete:
-                raise Broken(f"request {result_name}: asks for all devices, but resource pool {pool.name} is currently being updated")
-        matching = [candidate for candidate in self._devices.values() if self._selected(slot, candidate)]
-        return [slot] * len(matching) if matching else [None]
+        wish = _Wish(result_name, base_name, request, device_class.get("spec") or {})
+        if request.get("allocationMode") == "All":
+            for pool in self._pools:
+                if not pool.complete:
+                    raise Broken(f"request {result_name}: asks for all devices, but resource pool {pool.name} is currently being updated")
+                if pool.fault:
+                    raise Broken(f"request {result_name}: asks for all devices, but resource pool {pool.name} is currently invalid")
+            devices = [candidate for pool in self._pools for candidate in pool.candidates]
+            wish.everything = [each for each in devices if self._selected(wish, each) and self._large_enough(wish, each)]
+        return wish
 
-    # --- search ------------------------------------------------------------------------------------------------------------------
+    def _large_enough(self, wish: _Wish, candidate: Candidate) -> bool:
+        """Of `All` those are left out that could never give the capacity asked for; up to 1.36 also those that cannot now."""
+        if not self._release.has("DRAConsumableCapacity"):
+            return True
+        if self._release.minor <= 36:
+            return self._holdings.has_room(candidate, wish.request)
+        return Holdings([], [], self._release).has_room(candidate, wish.request)
 
-    def _search(self, slots: list[_Slot], found: list[Candidate], constraints: list[Json]) -> list[Candidate] | None:
-        if len(found) == len(slots):
-            return list(found)
-        slot = slots[len(found)]
-        previous = found[-1] if found and slots[len(found) - 1] is slot else None
-        past_previous = previous is None
-        for pool in self._pools.values():
-            for candidate in pool.candidates:
-                # Slots of one request are interchangeable: only ascending order is tried.
-                if not past_previous:
-                    past_previous = candidate is previous
-                    continue
-                if not self._usable(pool) or not self._free(slot, candidate, found) or not self._selected(slot, candidate):
-                    continue
-                if not self._constrained(slots, [*found, candidate], constraints):
-                    continue
-                if not slot.admin:
-                    self._take(candidate)
-                result = self._search(slots, [*found, candidate], constraints)
-                if result is not None:
-                    return result
-                if not slot.admin:
-                    self._give_back(candidate)
-        return None
+    # --- which devices -----------------------------------------------------------------------------------------------------------
 
-    def _usable(self, pool: Pool) -> bool:
-        if pool.fault:
-            if self._release.minor < 35:
-                raise Broken(f"invalid resource pool {pool.name}: {pool.fault}")
-            return False
-        return pool.complete or self._release.minor < 35
+    def candidates(self) -> list[Candidate]:
+        """Those of all pools that may be used: from 1.35 on the complete and valid ones."""
+        pools = [pool for pool in self._pools if self._release.minor <= 34 or (pool.complete and not pool.fault)]
+        return [candidate for pool in pools for candidate in pool.candidates]
 
-    def _free(self, slot: _Slot, candidate: Candidate, found: list[Candidate]) -> bool:
-        if not _tolerated(candidate.taints, slot.request.get("tolerations") or []):
-            return False
-        if slot.admin:
-            return candidate not in found
-        if candidate.id in self._used:
-            return False
-        return all(
-            self._left[candidate.id[:2]].get(use["counterSet"], {}).get(name, 0) >= names.quantity(counter["value"])
-            for use in candidate.device.get("consumesCounters") or ()
-            for name, counter in use["counters"].items()
-        )
+    @property
+    def repeats(self) -> bool:
+        """Whether one request may get several shares of a device."""
+        return self._release.minor in (34, 35)
 
-    def _selected(self, slot: _Slot, candidate: Candidate) -> bool:
-        for selector in (*(slot.class_spec.get("selectors") or ()), *(slot.request.get("selectors") or ())):
+    def take(self, wish: _Wish, candidate: Candidate, claim: int) -> Held | None:
+        """The device for the claim with this number, if it is to be had.
+
+        Raises:
+            Broken: its pool is invalid, or an expression fails on it.
+            Uncountable
+        """
+        if fault := self._faults.get(candidate.id[:2]):
+            raise Broken(f"pool {candidate.id[1]} is invalid: {fault}")
+        if self._holdings.in_use(candidate, wish.request, claim) or not self._selected(wish, candidate):
+            return None
+        if not _tolerated(candidate.taints, wish.request.get("tolerations") or []):
+            return None
+        return self._holdings.take(candidate, wish.request, claim)
+
+    def give_back(self, held: Held) -> None:
+        self._holdings.give_back(held)
+
+    def _selected(self, wish: _Wish, candidate: Candidate) -> bool:
+        for selector in (*(wish.class_spec.get("selectors") or ()), *(wish.request.get("selectors") or ())):
             text = selector["cel"]["expression"]
             key = (text, candidate.id)
             if key not in self._verdicts:
                 try:
                     self._verdicts[key] = expressions.holds(text, candidate.variable)
                 except expressions.CelError as error:
-                    raise Broken(f"request {slot.result_name}: device {'/'.join(candidate.id)}: {error}") from error
+                    raise Broken(f"request {wish.result_name}: device {'/'.join(candidate.id)}: {error}") from error
             if not self._verdicts[key]:
                 return False
         return True
 
-    def _constrained(self, slots: list[_Slot], found: list[Candidate], constraints: list[Json]) -> bool:
-        for constraint in constraints:
+    # --- the answer --------------------------------------------------------------------------------------------------------------
+
+    def _allocation(self, claim: Json, picks: list[_Pick]) -> Json:
+        results = [self._result(pick) for pick in picks]
+        wishes = {pick.wish.result_name: pick.wish for pick in picks}
+        config: list[Json] = []
+        for name, wish in wishes.items():
+            for entry in wish.class_spec.get("config") or ():
+                config.append({"source": "FromClass", "requests": [name], **entry})
+        chosen = {name for wish in wishes.values() for name in (wish.result_name, wish.base_name)}
+        for entry in ((claim.get("spec") or {}).get("devices") or {}).get("config") or ():
+            if not entry.get("requests") or chosen & set(entry["requests"]):
+                config.append({"source": "FromClaim", **entry})
+        nodes = sorted({pick.candidate.node for pick in picks if pick.candidate.node})
+        devices = {"results": results, **({"config": config} if config else {})}
+        if not nodes:
+            return {"devices": devices}
+        fields = [{"key": "metadata.name", "operator": "In", "values": nodes}]
+        return {"devices": devices, "nodeSelector": {"nodeSelectorTerms": [{"matchFields": fields}]}}
+
+    def _result(self, pick: _Pick) -> Json:
+        driver, pool, device = pick.candidate.id
+        result: Json = {"request": pick.wish.result_name, "driver": driver, "pool": pool, "device": device}
+        if pick.wish.request.get("adminAccess") and self._release.minor >= 32:
+            result["adminAccess"] = True
+        if pick.wish.request.get("tolerations"):
+            result["tolerations"] = pick.wish.request["tolerations"]
+        if pick.held.share:
+            result["shareID"] = pick.held.share
+        if pick.held.capacity:
+            result["consumedCapacity"] = {name: str(amount) for name, amount in pick.held.capacity.items()}
+        return result
+
+
+class _Search:
+    """Picks devices one after the other. Each step answers whether it and all after it succeeded; if not, it has undone what it did."""
+
+    def __init__(self, allocator: Allocator, claims: Sequence[Json]) -> None:
+        self._allocator = allocator
+        specs = [(claim.get("spec") or {}).get("devices") or {} for claim in claims]
+        self._requests = [[allocator.wishes(request) for request in spec.get("requests") or ()] for spec in specs]
+        self._constraints = [spec.get("constraints") or [] for spec in specs]
+        self.picks: list[list[_Pick]] = [[] for _ in claims]
+        for requests in self._requests:
+            if (least := sum(min(wish.count for wish in wishes) for wishes in requests)) > RESULTS:
+                raise Broken(f"number of requested devices {least} exceeds the claim limit of {RESULTS}")
+
+    def claim(self, number: int) -> bool:
+        return number == len(self._requests) or self._request(number, 0)
+
+    def _request(self, claim: int, number: int) -> bool:
+        if number == len(self._requests[claim]):
+            return self.claim(claim + 1)
+        return any(self._devices(claim, number, wish) for wish in self._requests[claim][number])
+
+    def _devices(self, claim: int, number: int, wish: _Wish) -> bool:
+        if wish.everything == [] or len(self.picks[claim]) + wish.count > RESULTS:
+            return False
+        devices = list(self._allocator.candidates()) if wish.everything is None else wish.everything
+        return self._device(claim, number, wish, devices, wish.count)
+
+    def _device(self, claim: int, number: int, wish: _Wish, devices: list[Candidate], wanted: int) -> bool:
+        if wanted == 0:
+            return self._request(claim, number + 1)
+        # The devices of a request are interchangeable: only one order is tried, and `All` needs each of them. Up to 1.35 the next one
+        # may be the same again, if it can be shared.
+        again = wish.everything is None and self._allocator.repeats
+        for place, candidate in enumerate(devices if wish.everything is None else devices[:1], start=0 if again else 1):
+            if (held := self._allocator.take(wish, candidate, claim)) is None:
+                continue
+            self.picks[claim].append(_Pick(wish, candidate, held))
+            constrained = self._constrained(claim)
+            if not constrained and wish.everything is not None:
+                # No other choice of devices would help; other alternatives are not tried either.
+                device = "/".join(candidate.id)
+                raise Broken(f"request {wish.result_name}: cannot add device {device} because a claim constraint would not be satisfied")
+            if constrained and self._device(claim, number, wish, devices[place:], wanted - 1):
+                return True
+            self.picks[claim].pop()
+            self._allocator.give_back(held)
+        return False
+
+    def _constrained(self, claim: int) -> bool:
+        for constraint in self._constraints[claim]:
             among = constraint.get("requests") or []
             values: list[Any] = [
-                candidate.attribute(constraint.get("matchAttribute") or constraint["distinctAttribute"])
-                for slot, candidate in zip(slots, found, strict=False)
-                if not among or slot.base_name in among or slot.result_name in among
+                pick.candidate.attribute(constraint.get("matchAttribute") or constraint["distinctAttribute"])
+                for pick in self.picks[claim]
+                if not among or pick.wish.base_name in among or pick.wish.result_name in among
             ]
             if None in values:
                 return False
@@ -190,47 +258,6 @@ class Allocator:
             if different != (1 if constraint.get("matchAttribute") else len(values)) and values:
                 return False
         return True
-
-    def _take(self, candidate: Candidate) -> None:
-        self._used.add(candidate.id)
-        self._count(candidate, -1)
-
-    def _give_back(self, candidate: Candidate) -> None:
-        self._used.discard(candidate.id)
-        self._count(candidate, 1)
-
-    def _count(self, candidate: Candidate, sign: int) -> None:
-        for use in candidate.device.get("consumesCounters") or ():
-            left = self._left[candidate.id[:2]].get(use["counterSet"], {})
-            for name, counter in use["counters"].items():
-                left[name] = left.get(name, 0) + sign * names.quantity(counter["value"])
-
-    # --- the answer --------------------------------------------------------------------------------------------------------------
-
-    def _allocation(self, claim: Json, choice: list[tuple[str, str, Json]], found: list[tuple[_Slot, Candidate]]) -> Json:
-        results = []
-        for slot, candidate in found:
-            driver, pool, device = candidate.id
-            result: Json = {"request": slot.result_name, "driver": driver, "pool": pool, "device": device}
-            if slot.admin and self._release.minor >= 32:
-                result["adminAccess"] = True
-            if slot.request.get("tolerations"):
-                result["tolerations"] = slot.request["tolerations"]
-            results.append(result)
-        config: list[Json] = []
-        for result_name, _, request in choice:
-            for entry in (self._classes[request["deviceClassName"]].get("spec") or {}).get("config") or ():
-                config.append({"source": "FromClass", "requests": [result_name], **entry})
-        chosen = {name for result_name, base_name, _ in choice for name in (result_name, base_name)}
-        for entry in ((claim.get("spec") or {}).get("devices") or {}).get("config") or ():
-            if not entry.get("requests") or chosen & set(entry["requests"]):
-                config.append({"source": "FromClaim", **entry})
-        nodes = sorted({candidate.node for _, candidate in found if candidate.node})
-        devices = {"results": results, **({"config": config} if config else {})}
-        if not nodes:
-            return {"devices": devices}
-        fields = [{"key": "metadata.name", "operator": "In", "values": nodes}]
-        return {"devices": devices, "nodeSelector": {"nodeSelectorTerms": [{"matchFields": fields}]}}
 
 
 def _tolerated(taints: list[Json], tolerations: list[Json]) -> bool:

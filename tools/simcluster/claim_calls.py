@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tools.simcluster import plugin_calls
-from tools.simcluster.claim_memory import ClaimMemory, Remembered
+from tools.simcluster.claim_memory import ClaimMemory, Prepared, Remembered
 from tools.simcluster.kinds import CLAIM, Json
 from tools.simcluster.plugin_calls import CallFailed, Reference
 from tools.simcluster.refusals import Refused
@@ -105,10 +107,15 @@ class ClaimCalls:
                 raise NotPrepared(f"NodePrepareResources returned unknown claim UID {uid}")
             if result.error:
                 raise NotPrepared(f"NodePrepareResources failed for ResourceClaim {by_uid[uid].name}: {result.error}")
-            devices = [(list(device.request_names), list(device.cdi_device_ids)) for device in result.devices]
+            devices = [self._prepared(device, instance.service) for device in result.devices]
             self.memory.store_devices(by_uid[uid], driver, devices, appends=31 <= self._minor <= 36)
         if left := len(by_uid.keys() - answer.keys()):
             raise NotPrepared(f"NodePrepareResources skipped {left} ResourceClaims")
+
+    def _prepared(self, device: Any, service: str) -> Prepared:
+        """The share ID is a field of v1 alone, which kubelets know from 1.35 on."""
+        share = device.share_id if self._minor >= 35 and service == "v1.DRAPlugin" else ""
+        return Prepared(device.pool_name, device.device_name, list(device.request_names), list(device.cdi_device_ids), share)
 
     async def unprepare(self, pod_uid: str) -> None:
         """Those claims of the pod that no other pod uses here; for others the pod is only forgotten.
@@ -153,9 +160,9 @@ class ClaimCalls:
             claim = claims.get(use["name"])
             remembered = self.memory.claims.get(claim["metadata"]["uid"]) if claim is not None else None
             for devices in remembered.devices.values() if remembered is not None else ():
-                for requests, ids in devices:
-                    if not use.get("request") or not requests or use["request"] in requests:
-                        found += ids
+                for device in devices:
+                    if not use.get("request") or not device.requests or use["request"] in device.requests:
+                        found += device.cdi_ids
         return found
 
 

@@ -10,6 +10,16 @@ import msgspec
 Uid = str
 
 
+class Prepared(msgspec.Struct):
+    """A device as the driver answered; without the share ID the kubelet does not know whose share it is, and asks no further."""
+
+    pool: str
+    device: str
+    requests: list[str]
+    cdi_ids: list[str]
+    share: str = ""
+
+
 class Remembered(msgspec.Struct):
     """One claim on this node."""
 
@@ -19,8 +29,8 @@ class Remembered(msgspec.Struct):
     drivers: list[str]
     pods: list[Uid]
     """Those that use it here."""
-    devices: dict[str, list[tuple[list[str], list[str]]]] = {}
-    """Driver -> (request names, CDI ids)."""
+    devices: dict[str, list[Prepared]] = {}
+    """By driver."""
 
 
 class ClaimMemory:
@@ -42,7 +52,7 @@ class ClaimMemory:
     def of_pod(self, pod: Uid) -> list[Remembered]:
         return [claim for claim in self.claims.values() if pod in claim.pods]
 
-    def store_devices(self, claim: Remembered, driver: str, devices: list[tuple[list[str], list[str]]], *, appends: bool) -> None:
+    def store_devices(self, claim: Remembered, driver: str, devices: list[Prepared], *, appends: bool) -> None:
         """1.31 to 1.36 append what a repeated prepare answers, the others replace."""
         if appends:
             claim.devices[driver] = claim.devices.get(driver, []) + devices

@@ -15,6 +15,8 @@ LIST: Final = 32
 """Requests, constraints, config entries, selectors, results."""
 ALTERNATIVES: Final = 8
 PARAMETER_BYTES: Final = 10 << 10
+_SHARE: Final = ("driver", "pool", "device", "shareID")
+"""What tells results apart."""
 
 
 def defaulted(kind: Kind, body: Json) -> Json:
@@ -98,18 +100,21 @@ def faults(kind: Kind, new: Json, old: Json | None, release: Release) -> list[Ca
                     text = f'Invalid value: "{request}": must be the name of a request in the claim'
                     found.append(Cause(f"{root}.{name}[{index}].requests", text))
     for index, constraint in enumerate(devices.get("constraints") or ()):
-        found += _constraint_faults(f"{root}.constraints[{index}]", constraint)
+        found += _constraint_faults(f"{root}.constraints[{index}]", constraint, release)
     return found + _config_faults(f"{root}.config", devices.get("config") or [], release)
 
 
-def _constraint_faults(at: str, constraint: Json) -> list[Cause]:
-    said = [name for name in ("matchAttribute", "distinctAttribute") if constraint.get(name)]
-    if len(said) != 1:
-        text = "exactly one of `matchAttribute` or `distinctAttribute` is required"
-        return [Cause(at, f"Invalid value: {text}") if said else Cause(f"{at}.matchAttribute", "Required value", "FieldValueRequired")]
-    domain, _, name = constraint[said[0]].rpartition("/")
+def _constraint_faults(at: str, constraint: Json, release: Release) -> list[Cause]:
+    """Where both attributes are given only the first is looked at."""
+    said = next((name for name in ("matchAttribute", "distinctAttribute") if constraint.get(name)), "")
+    if not said and release.has("DRAConsumableCapacity"):
+        text = 'exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set'
+        return [Cause(at, f"Required value: {text}", "FieldValueRequired")]
+    if not said:
+        return [Cause(f"{at}.matchAttribute", "Required value", "FieldValueRequired")]
+    domain, _, name = constraint[said].rpartition("/")
     if not names.subdomain(domain, 63) or not names.c_identifier(name):
-        return [Cause(f"{at}.{said[0]}", f'Invalid value: "{constraint[said[0]]}": must be <domain>/<C identifier>')]
+        return [Cause(f"{at}.{said}", f'Invalid value: "{constraint[said]}": must be <domain>/<C identifier>')]
     return []
 
 
@@ -169,6 +174,13 @@ def class_faults(body: Json, release: Release) -> list[Cause]:
     return found + _selector_faults("spec.selectors", spec.get("selectors") or []) + _config_faults("spec.config", config, release)
 
 
+def _share_faults(at: str, entry: Json) -> list[Cause]:
+    share = entry.get("shareID")
+    if share is None or names.uid(share):
+        return []
+    return [Cause(at, f'Invalid value: "{share}": uid must be in RFC 4122 normalized form')]
+
+
 def _status_faults(new: Json, old: Json, release: Release) -> list[Cause]:
     status, was = new.get("status") or {}, old.get("status") or {}
     allocation, before = status.get("allocation"), was.get("allocation")
@@ -188,10 +200,15 @@ def _status_faults(new: Json, old: Json, release: Release) -> list[Cause]:
     if added and new["metadata"].get("deletionTimestamp"):
         text = "Forbidden: new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set"
         found.append(Cause("status.reservedFor", text, "FieldValueForbidden"))
-    allocated = {(each["driver"], each["pool"], each["device"]) for each in (allocation or {}).get("devices", {}).get("results") or ()}
+    results: list[Json] = (allocation or {}).get("devices", {}).get("results") or []
+    if not before:
+        for index, result in enumerate(results):
+            found += _share_faults(f"status.allocation.devices.results[{index}].shareID", result)
+    allocated = [tuple(result.get(key) for key in _SHARE) for result in results]
     for index, device in enumerate(status.get("devices") or ()):
         at = f"status.devices[{index}]"
-        if (device.get("driver"), device.get("pool"), device.get("device")) not in allocated:
+        found += _share_faults(f"{at}.shareID", device)
+        if tuple(device.get(key) for key in _SHARE) not in allocated:
             found.append(Cause(at, "Invalid value: must be an allocated device in the claim"))
         if len(device.get("conditions") or ()) > 8:
             found.append(Cause(f"{at}.conditions", "Too many: must have at most 8 items", "FieldValueTooMany"))

@@ -1,5 +1,5 @@
 """Fields that exist only from some minor on, or only while a feature gate is on. What the gate forbids is dropped without a word,
-unless the stored object had the field already."""
+unless the stored object had a field of the feature already."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ _CLAIM_FIELDS: Final = (
     Field((*_RESULT, "tolerations"), 33, ("DRADeviceTaints",)),
     *(Field((*_RESULT, name), 34, _BINDING) for name in ("bindingConditions", "bindingFailureConditions")),
     *(Field((*_RESULT, name), 34, _SHARES) for name in ("shareID", "consumedCapacity")),
+    Field(("status", "devices", "*", "shareID"), 34, _SHARES),
     Field((*_RESULT, "skipNodeOperations"), 37, ("DRAOptionalNodeOperations",)),
     Field(("status", "allocation", "allocationTimestamp"), 34, _BINDING),
 )
@@ -87,10 +88,15 @@ def drop(kind: Kind, body: Json, before: Json | None, release: Release) -> Json:
         exists = field.since <= release.minor <= field.until
         if exists and all(release.has(gate) for gate in field.gates):
             continue
-        if exists and before is not None and any(True for _ in _find(before, field.path)):
+        if exists and before is not None and _in_use(kind, before, field.gates):
             continue
         body = _without(body, field.path)
     return _known(body) if kind is SLICE else body
+
+
+def _in_use(kind: Kind, before: Json, gates: tuple[str, ...]) -> bool:
+    """Whether the stored object has any field of the feature: then all of them may stay and come."""
+    return any(True for field in _FIELDS[kind] if field.gates == gates for _ in _find(before, field.path))
 
 
 def _known(body: Json) -> Json:
@@ -110,7 +116,7 @@ def _known(body: Json) -> Json:
 
 def _find(value: Any, path: tuple[str, ...]) -> Iterator[Any]:
     if not path:
-        if value not in (None, [], {}, False):
+        if value not in (None, [], {}):
             yield value
         return
     for _, inner in _children(value, path[0]):

@@ -9,6 +9,7 @@ _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _C_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUALIFIED: Final = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
+_UID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SEMVER: Final = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
     r"(-((0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
@@ -27,6 +28,8 @@ _SCALES: Final = {
     "P": 15,
     "E": 18,
 }
+_DECIMALS: Final = sorted((*_SCALES.items(), ("", 0)), key=lambda pair: -pair[1])
+_BINARIES: Final = tuple(zip(range(6, -1, -1), ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki", ""), strict=True))
 
 SUBDOMAIN_RULE: Final = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
@@ -57,6 +60,10 @@ def label_key(text: str) -> bool:
 
 def label_value(text: str) -> bool:
     return text == "" or (len(text) <= 63 and _QUALIFIED.fullmatch(text) is not None)
+
+
+def uid(text: str) -> bool:
+    return _UID.fullmatch(text) is not None
 
 
 def semver(text: str) -> bool:
@@ -103,3 +110,15 @@ def quantity(text: object) -> int:
     value = int(value * 10**power) if power >= 0 else -(-value // 10**-power)
     value = min(value, QUANTITY_AT_MOST)
     return -value if sign == "-" else value
+
+
+def quantity_text(value: int, *, binary: bool) -> str:
+    """Billionths as the API server writes them: with the largest suffix that leaves a whole number; binary ones from 1024 on."""
+    whole, rest = divmod(value, 10**9)
+    if binary and not rest and abs(whole) >= 1024:
+        power, suffix = next((power, suffix) for power, suffix in _BINARIES if whole % 1024**power == 0)
+        return f"{whole // 1024**power}{suffix}"
+    if value == 0:
+        return "0"
+    suffix, scale = next((suffix, scale) for suffix, scale in _DECIMALS if value % 10 ** (9 + scale) == 0)
+    return f"{value // 10 ** (9 + scale)}{suffix}"

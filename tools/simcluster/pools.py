@@ -13,6 +13,8 @@ from tools.simcluster.releases import Release
 
 Id = tuple[str, str, str]
 """Driver, pool, device."""
+Counter = tuple[str, str, str, str, str]
+"""Driver, pool, slice (up to 1.34, where devices and their counters share one; empty from 1.35 on), counter set, counter."""
 
 
 class Candidate(msgspec.Struct):
@@ -38,8 +40,10 @@ class Pool(msgspec.Struct):
     fault: str
     """Why it is invalid, or empty."""
     candidates: list[Candidate]
-    counters: dict[str, dict[str, int]]
-    """Counter set -> counter -> what there is in all."""
+    counters: dict[Counter, int]
+    """What there is in all, in billionths."""
+    uses: dict[Id, dict[Counter, int]]
+    """What each device takes of them, also those that this node cannot use."""
 
 
 def gather(slices: Iterable[Json], node: str, taint_rules: Iterable[Json], release: Release) -> list[Pool]:
@@ -50,7 +54,7 @@ def gather(slices: Iterable[Json], node: str, taint_rules: Iterable[Json], relea
     by_pool: dict[tuple[str, str], list[Json]] = {}
     for each in slices:
         spec = each["spec"]
-        if release.minor >= 35 or _matches(spec, node):
+        if release.minor >= 35 or (_matches(spec, node) and _offers(spec, release)):
             by_pool.setdefault((spec["driver"], spec["pool"]["name"]), []).append(each)
     rules = list(taint_rules) if release.has("DRADeviceTaintRules") else []
     pools = []
@@ -62,28 +66,62 @@ def gather(slices: Iterable[Json], node: str, taint_rules: Iterable[Json], relea
         current.sort(key=lambda each: str(each["metadata"]["name"]))
         complete = all(each["spec"]["pool"]["resourceSliceCount"] == len(current) for each in current)
         counters = {
-            entry["name"]: {key: names.quantity(value["value"]) for key, value in entry["counters"].items()}
+            (driver, name, _book(each, release), entry["name"], key): names.quantity(value["value"])
             for each in current
             for entry in each["spec"].get("sharedCounters") or ()
+            for key, value in entry["counters"].items()
         }
-        devices = [(each["spec"], device) for each in current for device in each["spec"].get("devices") or ()]
-        pool = Pool(driver, name, complete, _fault(devices, counters, release), [], counters)
-        for spec, device in devices:
+        devices = [(each, device) for each in current if _offers(each["spec"], release) for device in each["spec"].get("devices") or ()]
+        uses = {
+            (driver, name, device["name"]): {
+                (driver, name, _book(each, release), use["counterSet"], key): names.quantity(value["value"])
+                for use in device["consumesCounters"]
+                for key, value in use["counters"].items()
+            }
+            for each, device in devices
+            if device.get("consumesCounters")
+        }
+        pool = Pool(driver, name, complete, _fault(current, devices, counters, release), [], counters, uses)
+        for each, device in devices:
+            spec = each["spec"]
             if _matches(device if spec.get("perDeviceNodeSelection") else spec, node):
                 pool.candidates.append(_candidate(driver, name, spec, device, rules, release))
         pools.append(pool)
     return pools
 
 
-def _fault(devices: list[tuple[Json, Json]], counters: dict[str, dict[str, int]], release: Release) -> str:
+def _book(each: Json, release: Release) -> str:
+    """Name of the slice whose counters its devices take, where that is not the whole pool."""
+    return str(each["metadata"]["name"]) if release.minor <= 34 else ""
+
+
+def _offers(spec: Json, release: Release) -> bool:
+    """Whether the scheduler looks at a slice's devices: not at those it cannot count, nor from 1.35 on where counter sets are expected."""
+    if not release.has("DRAPartitionableDevices"):
+        return not spec.get("sharedCounters") and not spec.get("perDeviceNodeSelection")
+    return release.minor <= 34 or not spec.get("sharedCounters")
+
+
+def _fault(current: list[Json], devices: list[tuple[Json, Json]], counters: dict[Counter, int], release: Release) -> str:
     seen: set[str] = set()
     for _, device in devices:
         if device["name"] in seen and release.minor >= 32:
             return f"duplicate device name {device['name']}"
         seen.add(device["name"])
+    if release.minor <= 34 or not release.has("DRAPartitionableDevices"):
+        return ""
+    sets = [entry["name"] for each in current for entry in each["spec"].get("sharedCounters") or ()]
+    for number, name in enumerate(sets):
+        if name in sets[:number]:
+            return f"duplicate counter set name {name}"
+    known = {key[3:] for key in counters}
+    for _, device in devices:
         for use in device.get("consumesCounters") or ():
-            if use["counterSet"] not in counters and release.minor >= 35:
-                return f"device {device['name']} consumes an unknown counter set {use['counterSet']}"
+            if use["counterSet"] not in sets:
+                return f"counter set {use['counterSet']} not found"
+            for name in use["counters"]:
+                if (use["counterSet"], name) not in known:
+                    return f"counter {name} not found in counter set {use['counterSet']}"
     return ""
 
 

@@ -48,7 +48,8 @@ _GATES: Final[Mapping[str, tuple[int, int]]] = {
     "DRADeviceCompatibilityGroups": (37, 99),
     "DRAPartitionableDevicesType": (37, 99),
     "DRADerivedAttributes": (37, 99),
-    "DRAFractionalCapacityRange": (37, 37),
+    # On only where no component may be older (--min-compatibility-version=1.37).
+    "DRAFractionalCapacityRange": (37, 99),
 }
 
 NEWEST: Final = 37

@@ -48,7 +48,8 @@ def _bind(registry: Registry, pod: Json, node: str) -> None:
             [claim for claim in registry.store.each(CLAIM) if (claim.get("status") or {}).get("allocation")],
             registry.release,
         )
-        allocations = {claim["metadata"]["uid"]: allocator.allocate(claim) for claim in pending}
+        uids = [claim["metadata"]["uid"] for claim in pending]
+        allocations = dict(zip(uids, allocator.allocate(pending), strict=True))
     consumer = {"resource": "pods", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
     for claim in claims:
         allocation = allocations.get(claim["metadata"]["uid"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from tools.simcluster import names
+from tools.simcluster import capacity_rules, counter_rules, names
 from tools.simcluster.kinds import Json
 from tools.simcluster.refusals import Cause
 from tools.simcluster.releases import Release
@@ -58,7 +58,7 @@ def faults(new: Json, old: Json | None, release: Release) -> list[Cause]:
         ):
             if value != was:
                 found.append(Cause(path, f'Invalid value: "{value}": field is immutable'))
-    return found + _devices(spec, release) + _counters(spec, release)
+    return found + _devices(spec, (old or {}).get("spec") or {}, release) + counter_rules.faults(spec, release)
 
 
 def _scope(spec: Json) -> list[Cause]:
@@ -73,7 +73,7 @@ def _scope(spec: Json) -> list[Cause]:
     return []
 
 
-def _devices(spec: Json, release: Release) -> list[Cause]:
+def _devices(spec: Json, old: Json, release: Release) -> list[Cause]:
     devices: list[Json] = spec.get("devices") or []
     advanced = release.minor >= 35 and any(device.get("taints") or device.get("consumesCounters") for device in devices)
     advanced |= release.minor >= 36 and any(
@@ -83,12 +83,14 @@ def _devices(spec: Json, release: Release) -> list[Cause]:
     found: list[Cause] = []
     if len(devices) > limit:
         found.append(Cause("spec.devices", f"Too many: {len(devices)}: must have at most {limit} items", "FieldValueTooMany"))
+    were = {device["name"]: device.get("capacity") or {} for device in old.get("devices") or ()}
     seen: set[str] = set()
     for index, device in enumerate(devices):
         at = f"spec.devices[{index}]"
         name = device.get("name") or ""
         if name in seen:
-            found.append(Cause(at, f'Duplicate value: "{name}"', "FieldValueDuplicate"))
+            where = at if release.minor >= 35 else f"{at}.name"
+            found.append(Cause(where, f'Duplicate value: "{name}"', "FieldValueDuplicate"))
         seen.add(name)
         if not names.label(name):
             found.append(Cause(f"{at}.name", f'Invalid value: "{name}": {names.LABEL_RULE}'))
@@ -98,10 +100,26 @@ def _devices(spec: Json, release: Release) -> list[Cause]:
             found.append(Cause(at, f"Invalid value: {total}: the total number of attributes and capacities must not exceed {ATTRIBUTES}"))
         for key, value in attributes.items():
             found += _qualified(f"{at}.attributes", key) + _attribute(f"{at}.attributes[{key}]", value)
-        for key, value in capacity.items():
-            found += _qualified(f"{at}.capacity", key) + _capacity(f"{at}.capacity[{key}]", value, device)
+        if release.minor <= 36 or capacity != were.get(name):
+            shared = bool(device.get("allowMultipleAllocations"))
+            for key, value in capacity.items():
+                found += _qualified(f"{at}.capacity", key)
+                found += capacity_rules.faults(f"{at}.capacity[{key}]", value, release, shared=shared)
+        found += _scope_of_device(at, device, spec)
         found += _taints(at, device.get("taints") or [], release) + _conditions(at, device)
     return found
+
+
+def _scope_of_device(at: str, device: Json, spec: Json) -> list[Cause]:
+    chosen = [name for name in ("nodeName", "nodeSelector", "allNodes") if device.get(name)]
+    rule = "`nodeName`, `nodeSelector`"
+    if not spec.get("perDeviceNodeSelection"):
+        text = f"{rule} and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec"
+        return [Cause(at, f"Invalid value: null: {text}")] if chosen else []
+    if len(chosen) == 1:
+        return []
+    text = f"exactly one of {rule}, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec"
+    return [Cause(at, f"Invalid value: {text}") if chosen else Cause(at, f"Required value: {text}", "FieldValueRequired")]
 
 
 def _qualified(at: str, key: str) -> list[Cause]:
@@ -134,19 +152,6 @@ def _attribute(at: str, value: Json) -> list[Cause]:
     return found
 
 
-def _capacity(at: str, value: Any, device: Json) -> list[Cause]:
-    if not isinstance(value, dict):
-        return [Cause(at, "Invalid value: must be an object with a value")]
-    try:
-        names.quantity(value.get("value"))
-    except ValueError as error:
-        return [Cause(f"{at}.value", f'Invalid value: "{value.get("value")}": {error}')]
-    if value.get("requestPolicy") and not device.get("allowMultipleAllocations"):
-        text = "Forbidden: allowMultipleAllocations must be true to set a request policy"
-        return [Cause(f"{at}.requestPolicy", text, "FieldValueForbidden")]
-    return []
-
-
 def _taints(at: str, taints: list[Json], release: Release) -> list[Cause]:
     limit = 16 if release.minor >= 35 else 4
     effects = (*EFFECTS, "None") if release.minor >= 35 else EFFECTS
@@ -175,62 +180,3 @@ def _conditions(at: str, device: Json) -> list[Cause]:
     if set(binding) & set(failure):
         return [Cause(at, "Invalid value: bindingConditions and bindingFailureConditions must not overlap")]
     return []
-
-
-def _counters(spec: Json, release: Release) -> list[Cause]:
-    sets: list[Json] = spec.get("sharedCounters") or []
-    devices: list[Json] = spec.get("devices") or []
-    found: list[Cause] = []
-    split = release.minor >= 35
-    if split and sets and devices:
-        text = "Invalid value: only one of `sharedCounters` or `devices` is allowed"
-        found.append(Cause("spec", text))
-    if split and len(sets) > 8:
-        found.append(Cause("spec.sharedCounters", f"Too many: {len(sets)}: must have at most 8 items", "FieldValueTooMany"))
-    sizes = [len(entry.get("counters") or {}) for entry in sets]
-    if (max(sizes, default=0) if split else sum(sizes)) > 32:
-        found.append(Cause("spec.sharedCounters", "Too many: must have at most 32 counters", "FieldValueTooMany"))
-    seen: set[str] = set()
-    for index, entry in enumerate(sets):
-        at = f"spec.sharedCounters[{index}]"
-        name = entry.get("name") or ""
-        if not names.label(name):
-            found.append(Cause(f"{at}.name", f'Invalid value: "{name}": {names.LABEL_RULE}'))
-        if name in seen:
-            found.append(Cause(f"{at}.name", f'Duplicate value: "{name}"', "FieldValueDuplicate"))
-        seen.add(name)
-        if not entry.get("counters"):
-            found.append(Cause(f"{at}.counters", "Required value", "FieldValueRequired"))
-        found += _counter_values(at, entry.get("counters") or {})
-    total = 0
-    for index, device in enumerate(devices):
-        at = f"spec.devices[{index}].consumesCounters"
-        uses: list[Json] = device.get("consumesCounters") or []
-        counters = [len(use.get("counters") or {}) for use in uses]
-        total += sum(counters)
-        if split and (len(uses) > 2 or max(counters, default=0) > 32):
-            found.append(Cause(at, "Too many: must have at most 2 items of 32 counters", "FieldValueTooMany"))
-        if not split and sum(counters) > 32:
-            found.append(Cause(at, "Too many: must have at most 32 counters", "FieldValueTooMany"))
-        for use in uses:
-            if not split and use.get("counterSet") not in seen:
-                text = f'Invalid value: "{use.get("counterSet")}": must reference a counterSet defined in the ResourceSlice sharedCounters'
-                found.append(Cause(f"{at}.counterSet", text))
-            if not use.get("counterSet") or not use.get("counters"):
-                found.append(Cause(at, "Required value", "FieldValueRequired"))
-            found += _counter_values(at, use.get("counters") or {})
-    if not split and total > 1024:
-        found.append(Cause("spec.devices", "Too many: must have at most 1024 counters", "FieldValueTooMany"))
-    return found
-
-
-def _counter_values(at: str, counters: Json) -> list[Cause]:
-    found = []
-    for name, counter in counters.items():
-        if not names.label(name):
-            found.append(Cause(f"{at}.counters", f'Invalid value: "{name}": {names.LABEL_RULE}'))
-        try:
-            names.quantity((counter or {}).get("value"))
-        except ValueError as error:
-            found.append(Cause(f"{at}.counters[{name}].value", f"Invalid value: {error}"))
-    return found

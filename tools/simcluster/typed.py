@@ -76,9 +76,21 @@ class _Attribute(_Part):
     versions: list[str] = []
 
 
+class _Range(_Part):
+    min: Quantity = ""
+    max: Quantity = ""
+    step: Quantity = ""
+
+
+class _Policy(_Part):
+    default: Quantity = ""
+    valid_values: list[Quantity] = []
+    valid_range: _Range = field(default_factory=_Range)
+
+
 class _Capacity(_Part):
     value: Quantity = "0"
-    request_policy: Json = {}
+    request_policy: _Policy = field(default_factory=_Policy)
 
 
 class _Taint(_Part):
@@ -164,6 +176,10 @@ class _Toleration(_Part):
     toleration_seconds: Int64 = 0
 
 
+class _CapacityRequirements(_Part):
+    requests: dict[str, Quantity] = {}
+
+
 class _Request(_Part):
     name: str = ""
     device_class_name: str = ""
@@ -172,6 +188,7 @@ class _Request(_Part):
     count: Int64 = 0
     admin_access: bool = False
     tolerations: list[_Toleration] = []
+    capacity: _CapacityRequirements | None = None
 
 
 class _DeviceRequest(_Part):
@@ -213,6 +230,8 @@ class _Result(_Part):
     device: str
     admin_access: bool = False
     tolerations: list[_Toleration] = []
+    share_id: str = field(name="shareID", default="")
+    consumed_capacity: dict[str, Quantity] = {}
 
 
 class _Results(_Part):
@@ -242,6 +261,7 @@ class _DeviceStatus(_Part):
     driver: str
     pool: str
     device: str
+    share_id: str = field(name="shareID", default="")
     conditions: list[_Condition] = []
 
 

@@ -52,7 +52,8 @@ def allocate(
     **gates: bool,
 ) -> dict[str, Any]:
     release = releases.release(kubernetes, gates=gates)
-    return Allocator(pools.gather(slices, NODE, rules or [], release), CLASSES, allocated or [], release).allocate(wanted)
+    [found] = Allocator(pools.gather(slices, NODE, rules or [], release), CLASSES, allocated or [], release).allocate([wanted])
+    return found
 
 
 def names(allocation: dict[str, Any]) -> list[str]:
@@ -195,7 +196,7 @@ def test_config_of_the_class_comes_before_that_of_the_claim() -> None:
     classes = {"gpu": {"metadata": {"name": "gpu"}, "spec": {"config": [opaque(1)]}}}
     release = releases.release("1.36")
     wanted = claim(exactly(), config=[opaque(2), {**opaque(3), "requests": ["gpu"]}])
-    found = Allocator(pools.gather([slice_of(FLEX)], NODE, [], release), classes, [], release).allocate(wanted)
+    [found] = Allocator(pools.gather([slice_of(FLEX)], NODE, [], release), classes, [], release).allocate([wanted])
     assert [(entry["source"], entry["opaque"]["parameters"]["v"]) for entry in found["devices"]["config"]] == [
         ("FromClass", 1),
         ("FromClaim", 2),

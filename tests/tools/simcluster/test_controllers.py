@@ -97,7 +97,7 @@ async def test_an_administrators_taint_rule_evicts_too(cluster: SimCluster) -> N
 
 async def test_the_classes_of_the_driver_are_there_and_select(cluster: SimCluster) -> None:
     names = {each["metadata"]["name"] for each in cluster.store.all(kinds.DEVICE_CLASS)}
-    assert names == {"gpu.intel.com", "gpu-vf.intel.com", "gpu-monitor.intel.com"}
+    assert names == {"gpu.intel.com", "gpu-vf.intel.com", "gpu-vfio.intel.com", "gpu-monitor.intel.com"}
     cluster.create_claim("vf", device_class="gpu-vf.intel.com")
     cluster.create_pod("p", claims={"gpu": "vf"})
     assert "cannot allocate" in await cluster.wait_event("p", "FailedScheduling")

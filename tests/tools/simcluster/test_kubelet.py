@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from tools.simcluster import kinds
 from tools.simcluster.cluster import SimCluster
 from tools.simcluster.kubelet import Timing
 
+SHARE = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 QUICK = Timing(reconcile=0.02, prepare_again=0.1, unprepare_again=0.05, start_again=0.1, wipe_after=0.3)
 
 
@@ -87,6 +89,55 @@ async def test_each_release_chooses_its_service(short_dir: str, kubernetes: str,
             cluster.create_pod("p", claims={"gpu": "c"})
             await cluster.wait_pod("p")
             assert plugin.calls[0][0] == f"/{service}/NodePrepareResources"
+
+
+class SharingPlugin(TinyPlugin):
+    """Says of its devices whose share they are."""
+
+    def prepare(self, method: str, request: Any) -> Any:
+        answer = super().prepare(method, request)
+        for claim in request.claims:
+            for device in answer.claims[claim.uid].devices:
+                device.share_id = SHARE
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "versions", "share"),
+    [
+        ("1.34", ["v1.DRAPlugin"], ""),
+        ("1.35", ["v1.DRAPlugin"], SHARE),
+        ("1.35", ["v1beta1.DRAPlugin"], ""),
+        ("1.37", ["v1.DRAPlugin"], SHARE),
+    ],
+)
+async def test_the_share_of_a_device_is_remembered_as_it_was_answered(
+    short_dir: str, kubernetes: str, versions: list[str], share: str
+) -> None:
+    async with SimCluster(short_dir, kubernetes=kubernetes, timing=QUICK).running() as cluster:
+        directories = f"{cluster.layout.kubelet}/plugins", cluster.kubelet.registry_directory, cluster.layout.cdi
+        with SharingPlugin(*directories, versions=versions):
+            await cluster.wait_plugin()
+            cluster.create(kinds.SLICE, slice_of("gpu-0"))
+            claim = cluster.create_claim("c")
+            cluster.create_pod("p", claims={"gpu": "c"})
+            await cluster.wait_pod("p")
+            [device] = cluster.kubelet.memory.claims[claim["metadata"]["uid"]].devices["gpu.intel.com"]
+            assert (device.device, device.share) == ("gpu-0", share)
+
+
+async def test_a_share_without_its_id_is_no_failure(cluster: SimCluster, plugin: TinyPlugin) -> None:
+    """The kubelet only hands the ID on: what is missing is missing in the pod resources API, and the pod runs."""
+    shared = {"name": "gpu-0", "allowMultipleAllocations": True}
+    cluster.registry.amend(kinds.SLICE, cluster.slices()[0], lambda body: body["spec"].update(devices=[shared]))
+    claims = [cluster.create_claim(name) for name in ("c", "d")]
+    for claim in claims:
+        name = claim["metadata"]["name"]
+        cluster.create_pod(name, claims={"gpu": name})
+        await cluster.wait_pod(name)
+        assert cluster.claim(name)["status"]["allocation"]["devices"]["results"][0]["shareID"]
+        [device] = cluster.kubelet.memory.claims[claim["metadata"]["uid"]].devices["gpu.intel.com"]
+        assert device.share == ""
 
 
 @pytest.mark.parametrize(("kubernetes", "versions"), [("1.31", ["v1.DRAPlugin"]), ("1.34", ["1.0.0"]), ("1.36", [])])

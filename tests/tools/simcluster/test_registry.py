@@ -44,7 +44,7 @@ def devices(count: int, **more: Any) -> list[Json]:
         ("1.34", slice_of(devices(1, taints=[{**TAINT, "effect": "None"}])), "spec.devices[0].taints[0].effect"),
         ("1.34", slice_of(devices(2, **USE), sharedCounters=CARD), None),
         ("1.35", slice_of(devices(2, **USE), sharedCounters=CARD), "spec"),
-        ("1.35", slice_of([], sharedCounters=CARD), None),
+        ("1.34", slice_of(devices(1) * 2), "spec.devices[1].name"),
         ("1.35", slice_of(devices(1) * 2), "spec.devices[1]"),
         ("1.35", slice_of(devices(1, attributes={f"a{index}": {"int": 1} for index in range(33)})), "spec.devices[0]"),
         ("1.35", slice_of(devices(1, attributes={"a-b": {"int": 1}})), "spec.devices[0].attributes"),
@@ -158,22 +158,26 @@ def test_releases_that_are_not_emulated(wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("constraint", "field"),
+    ("kubernetes", "constraint", "field"),
     [
-        ({"matchAttribute": "gpu.intel.com/family"}, None),
-        ({}, "spec.devices.constraints[0].matchAttribute"),
-        ({"matchAttribute": "family"}, "spec.devices.constraints[0].matchAttribute"),
-        ({"matchAttribute": "a/b", "distinctAttribute": "a/c"}, "spec.devices.constraints[0]"),
+        ("1.36", {"matchAttribute": "gpu.intel.com/family"}, None),
+        ("1.36", {"distinctAttribute": "gpu.intel.com/family"}, None),
+        ("1.35", {}, "spec.devices.constraints[0].matchAttribute"),
+        ("1.36", {}, "spec.devices.constraints[0]"),
+        ("1.36", {"matchAttribute": "family"}, "spec.devices.constraints[0].matchAttribute"),
+        ("1.36", {"distinctAttribute": "family"}, "spec.devices.constraints[0].distinctAttribute"),
+        # Of two only the first is looked at.
+        ("1.36", {"matchAttribute": "a/b", "distinctAttribute": "c"}, None),
     ],
 )
-def test_a_constraint_names_one_attribute_with_its_domain(constraint: Json, field: str | None) -> None:
+def test_a_constraint_names_one_attribute_with_its_domain(kubernetes: str, constraint: Json, field: str | None) -> None:
     requests = [{"name": "gpu", "exactly": {"deviceClassName": "gpu.intel.com"}}]
     claim = {"metadata": {"name": "c"}, "spec": {"devices": {"requests": requests, "constraints": [constraint]}}}
     if field is None:
-        registry("1.36").create(CLAIM, claim, "default")
+        registry(kubernetes).create(CLAIM, claim, "default")
         return
     with pytest.raises(Refused) as caught:
-        registry("1.36").create(CLAIM, claim, "default")
+        registry(kubernetes).create(CLAIM, claim, "default")
     assert [cause["field"] for cause in caught.value.details["causes"]] == [field]
 
 
