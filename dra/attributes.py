@@ -19,8 +19,13 @@ STANDARD: Final = "resource.kubernetes.io"
 """Domain of the attributes that mean the same with every driver, so that a GPU can be matched with a network card."""
 
 
-def of(gpu: Gpu, *, healthy: bool | None = None) -> dict[str, AttributeValue]:
-    """Attributes by name, sorted. `healthy` is what monitoring says, None if there is none."""
+def of(gpu: Gpu, *, healthy: bool | None = None, profile: str | None = None) -> dict[str, AttributeValue]:
+    """Attributes by name, sorted.
+
+    Args:
+        healthy: what monitoring says, None if there is none.
+        profile: what a VF was or will be cut by, None for a whole GPU.
+    """
     found: dict[str, AttributeValue] = {
         "model": gpu.model or UNKNOWN,
         "family": gpu.family or UNKNOWN,
@@ -38,6 +43,8 @@ def of(gpu: Gpu, *, healthy: bool | None = None) -> dict[str, AttributeValue]:
         "pfPciAddress": gpu.parent or gpu.bdf,
         # 1-based as the kernel counts; 0 is the function itself.
         "vfIndex": gpu.vf_index or 0,
+        # Empty for whole functions.
+        "profile": profile or "",
         f"{STANDARD}/pciBusID": gpu.bdf,
         f"{STANDARD}/pcieRoot": gpu.pcie_root or "",
     }
@@ -54,11 +61,16 @@ def of(gpu: Gpu, *, healthy: bool | None = None) -> dict[str, AttributeValue]:
     return dict(sorted(found.items()))
 
 
-def capacity_of(gpu: Gpu) -> Mapping[str, str]:
-    """Quantities by name. `millicores` is 1000 for every function, VFs too: it only informs, as with Intel's driver."""
-    found = {"millicores": "1k"}
-    if gpu.memory_bytes:
-        found["memory"] = quantities.mebibytes(gpu.memory_bytes)
+def capacity_of(gpu: Gpu, *, memory_bytes: int | None = None, millicores: int | None = None) -> Mapping[str, str]:
+    """Quantities by name. `millicores` only informs, as with Intel's driver.
+
+    Args:
+        memory_bytes: instead of what the function shows.
+        millicores: thousandths of the card, None where nobody knows better than to call every function whole.
+    """
+    found = {"millicores": "1k" if millicores is None else str(millicores)}
+    if memory := memory_bytes or gpu.memory_bytes:
+        found["memory"] = quantities.mebibytes(memory)
     return dict(sorted(found.items()))
 
 

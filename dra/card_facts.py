@@ -47,8 +47,9 @@ class CardFacts(msgspec.Struct, frozen=True, kw_only=True):
     """By index, from 1."""
     autoprobe: bool
     """Whether the kernel gives new VFs a driver."""
-    quotas: Mapping[str, str]
-    """Path below `provisioning` -> text, of every file that `dra.vf_quotas` may write; empty where the driver has none."""
+    quotas: Mapping[str, str] | None
+    """Path below `provisioning` -> text, of every file that `dra.vf_quotas` may write; empty where the driver has none, None if they were
+    not read."""
     provisioning: str | None
     """Path of the directory with the quotas."""
 
@@ -62,13 +63,13 @@ def read(tree: KernelTree, gpu: Gpu, *, with_quotas: bool = False) -> CardFacts:
 
     Args:
         gpu: the PF as the last scan found it, for its memory and how many VFs it can have.
-        with_quotas: read every quota too: up to 800 files on a large card, needed only where VFs are about to be made or were removed.
+        with_quotas: read every quota too: up to 800 files on a large card.
     """
     device = Directory(tree, f"{PCI_DEVICES}/{gpu.bdf}")
     driver = device.link_name("driver")
     minors = drm_nodes.find(tree, device, gpu.bdf)
     directory, interface = _provisioning(device, driver, minors.card)
-    quotas = dict(_quotas(directory, interface)) if with_quotas and directory is not None else {}
+    quotas = {} if directory is None else dict(_quotas(directory, interface)) if with_quotas else None
     return CardFacts(
         card=_card(device, directory, interface, gpu),
         driver=driver,

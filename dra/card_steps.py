@@ -49,6 +49,10 @@ class Remember(msgspec.Struct, frozen=True):
     change: Carving | Uncarve
 
 
+class LookAtQuotas(msgspec.Struct, frozen=True):
+    """Read the facts again, with the quotas: there are many of them, and few steps need them."""
+
+
 class Provision(msgspec.Struct, frozen=True):
     """Write quotas, in this order."""
 
@@ -83,7 +87,7 @@ class Impossible(msgspec.Struct, frozen=True):
     why: str
 
 
-Step = Remember | Provision | Autoprobe | MakeVfs | RemoveVfs | AwaitKernel | AwaitVfs | Impossible
+Step = Remember | LookAtQuotas | Provision | Autoprobe | MakeVfs | RemoveVfs | AwaitKernel | AwaitVfs | Impossible
 
 
 def is_ours(facts: CardFacts, carving: Carving | None, boot_id: BootId) -> bool:
@@ -169,8 +173,11 @@ def _carve(at: Situation, wanted: Layout) -> Step:
         return Remember(carving)
     if absent := [index for index in sorted(at.users) if index > len(wanted)]:
         return Impossible(f"{card.bdf} is cut into {layouts.describe(wanted)}: there is no VF {absent[0]}")
-    if not at.provisioned and (writes := (*_leftovers(at.facts), *vf_quotas.quotas(wanted, card))):
-        return Provision(writes)
+    if not at.provisioned:
+        if at.facts.quotas is None:
+            return LookAtQuotas()
+        if writes := (*_leftovers(at.facts.quotas, at.facts), *vf_quotas.quotas(wanted, card)):
+            return Provision(writes)
     return MakeVfs(len(wanted)) if at.facts.autoprobe else Autoprobe()
 
 
@@ -178,14 +185,17 @@ def _clean(at: Situation) -> Step | None:
     """A card that is whole: nothing of ours stays. Leftovers of others wait until VFs are made."""
     if at.carving is None:
         return None
-    if not at.provisioned and (writes := _leftovers(at.facts)):
-        return Provision(writes)
+    if not at.provisioned:
+        if at.facts.quotas is None:
+            return LookAtQuotas()
+        if writes := _leftovers(at.facts.quotas, at.facts):
+            return Provision(writes)
     return Remember(Uncarve(at.facts.bdf))
 
 
-def _leftovers(facts: CardFacts) -> tuple[Write, ...]:
+def _leftovers(quotas: Mapping[str, str], facts: CardFacts) -> tuple[Write, ...]:
     """What has to be written so that no quota is left."""
-    return tuple(write for write in vf_quotas.cleared(facts.card) if facts.quotas.get(write.path, write.text) != write.text)
+    return tuple(write for write in vf_quotas.cleared(facts.card) if quotas.get(write.path, write.text) != write.text)
 
 
 def _same(one: Layout, other: Layout) -> bool:

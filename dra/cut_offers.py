@@ -26,6 +26,10 @@ class CutOffer(msgspec.Struct, frozen=True):
     """The card, then its VFs."""
     terms: Mapping[DeviceName, Terms]
     counters: Mapping[str, Mapping[str, int]]
+    planned: tuple[Gpu, ...] = ()
+    """Its VFs, offered or not: claims may hold them already."""
+    profiles: Mapping[DeviceName, str] = {}
+    """Of those."""
 
 
 def in_force(wanted: Layout, carving: Carving | None, pf: Gpu, boot_id: BootId, vfs_in_use: Collection[int]) -> Layout | None:
@@ -50,7 +54,7 @@ def offer(pf: Gpu, card: Card, layout: Layout, *, fault: str | None, without_cou
     """
     whole = msgspec.structs.replace(pf, vfs_now=0, publishable=True, why=None, state=State.HEALTHY)
     counters = vf_shares.counters(layout, card)
-    if counters is None or (fault is not None and not pf.vfs_now):
+    if counters is None:
         return CutOffer((whole,), {}, {})
     group = pf.bdf.replace(":", "-").replace(".", "-")
     terms = {pf.name: Terms(consumes={group: counters.card}, alone=without_counters == "card")}
@@ -66,7 +70,10 @@ def offer(pf: Gpu, card: Card, layout: Layout, *, fault: str | None, without_cou
             alone=without_counters == "vfs",
         )
         vfs.append(vf)
-    return CutOffer((whole, *vfs), terms, {group: counters.total})
+    profiles = {vf.name: profile.name for vf, profile in zip(vfs, layout, strict=True)}
+    if fault is not None and not pf.vfs_now:
+        return CutOffer((whole,), {}, {}, tuple(vfs), profiles)
+    return CutOffer((whole, *vfs), terms, {group: counters.total}, tuple(vfs), profiles)
 
 
 def planned(pf: Gpu, index: int, memory_bytes: int | None) -> Gpu:

@@ -59,6 +59,10 @@ class Offer(msgspec.Struct, frozen=True):
     """Why a GPU that is there is not offered, for people."""
     terms: Mapping[DeviceName, Terms] = {}
     counters: Mapping[str, Mapping[str, int]] = {}
+    planned: Mapping[DeviceName, Gpu] = {}
+    """VFs of all layouts in force, made or not, offered or not."""
+    profiles: Mapping[DeviceName, str] = {}
+    """Of those."""
 
 
 def offer(
@@ -88,9 +92,13 @@ def offer(
     withheld: dict[DeviceName, str] = {}
     terms: dict[DeviceName, Terms] = {}
     counters: dict[str, Mapping[str, int]] = {}
+    planned: dict[DeviceName, Gpu] = {}
+    profiles: dict[DeviceName, str] = {}
     for cards in _cards(sight, in_use, selected):
         terms |= cards.terms
         counters |= cards.counters
+        planned |= {gpu.name: gpu for gpu in cards.planned}
+        profiles |= cards.profiles
         gpus |= {gpu.name: gpu for gpu in cards.gpus}
     for gpu in sight.inventory.gpus:
         if not selected(gpu):
@@ -114,7 +122,7 @@ def offer(
             gpus[name] = gone
             taints[name] = (_taint(ABSENT),)
     ordered = tuple(sorted(gpus.values(), key=lambda gpu: (len(gpu.bdf), gpu.bdf)))
-    return Offer(ordered, taints, withheld, terms, counters)
+    return Offer(ordered, taints, withheld, terms, counters, planned, profiles)
 
 
 def _cards(sight: Sight, in_use: Collection[DeviceName], selected: Callable[[Gpu], bool]) -> Iterable[CutOffer]:

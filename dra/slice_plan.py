@@ -3,6 +3,10 @@
 The rules come from the readers (contract of k8s.io/dynamic-resource-allocation/structured, 1.31 to 1.37): only slices of a pool's highest
 generation count, and a pool whose number of them differs from `resourceSliceCount` is incomplete. So one changed slice is updated in
 place, and several get a new generation together. Nothing is written when nothing differs: every write wakes every scheduler.
+
+No state on the way shows a device that overlaps with another without the counters that keep them apart. From 1.35 on nothing is given out
+of an incomplete pool, and a generation is complete with its last write only; before, its first write hides all older ones, and every slice
+has its own counter sets.
 """
 
 from __future__ import annotations
@@ -11,10 +15,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from dra import slices
+from dra import slice_contents, slice_features, slices
 from dra.kube.meta import OwnerReference
 from dra.pool import Pool
-from dra.slices import Json, SliceApi
+from dra.slice_contents import Json
+from dra.slices import SliceApi
 
 
 class Create(msgspec.Struct, frozen=True):
@@ -46,8 +51,9 @@ def plan(
         owner: the Node; None leaves the owner as it is.
         adopted: fingerprint sent -> fingerprint stored, where the server is known to keep less than it was sent.
     """
-    if not api.knows_taints:
-        pool = pool.without_taints()
+    for feature in slice_features.ALL:
+        if not feature.known(api):
+            pool = feature.without(pool)
     mine = sorted((one for one in existing if _pool(one).get("name") == pool.node), key=_name)
     strangers = [one for one in existing if _pool(one).get("name") != pool.node]
     newest = max((_generation(one) for one in mine), default=0)
@@ -55,41 +61,48 @@ def plan(
     _keep_times(wanted, mine)
     matched = _match(mine, wanted, pool, by_content=not api.release >= (1, 36))
     surplus = [one for at, one in enumerate(mine) if at not in matched.values()]
-    gone: list[Write] = [_delete(one) for one in (*strangers, *surplus)]
+    # Another pool offers our devices a second time: whatever the order of the rest, it goes before anything new is shown.
+    strange: list[Write] = [_delete(one) for one in strangers]
+    gone: list[Write] = [_delete(one) for one in surplus]
     seen_alike = all(at in matched.values() or _generation(one) < newest for at, one in enumerate(mine))
     numbered = all(_numbered(mine[at], newest, len(wanted)) for at in matched.values())
     stale = {index for index, body in enumerate(wanted) if index not in matched or not _says(mine[matched[index]], body, adopted or {})}
     if seen_alike and numbered and len(matched) == len(wanted) and len(stale) <= 1:
         in_place = [index for index in sorted(matched) if index in stale or not _owned(mine[matched[index]], owner)]
-        return [*gone, *(Replace(_onto(mine[matched[index]], wanted[index])) for index in in_place)]
+        return [*strange, *gone, *(Replace(_onto(mine[matched[index]], wanted[index])) for index in in_place)]
     for body in wanted:
         body["spec"]["pool"]["generation"] = newest + 1
     if api.counts_twice:
-        return [*map(_delete, (*strangers, *mine)), *map(Create, wanted)]
-    writes: list[Write] = [Replace(_onto(mine[matched[index]], body)) for index, body in enumerate(wanted) if index in matched]
-    writes += [Create(body) for index, body in enumerate(wanted) if index not in matched]
-    return [*gone, *writes] if api.deletes_first else [*writes, *gone]
+        return [*strange, *map(_delete, mine), *map(Create, wanted)]
+    # New objects first: of those that are there a server keeps what they have even with the gate off, so it is a new one that tells.
+    writes: list[Write] = [Create(body) for index, body in enumerate(wanted) if index not in matched]
+    writes += [Replace(_onto(mine[matched[index]], body)) for index, body in enumerate(wanted) if index in matched]
+    return [*strange, *gone, *writes] if api.deletes_first else [*strange, *writes, *gone]
 
 
 def _match(mine: Sequence[Json], wanted: Sequence[Json], pool: Pool, *, by_content: bool) -> dict[int, int]:
     """Index of a wanted slice -> index of the stored one that becomes it: by the index in its name, else, where names mean nothing to
-    the scheduler (before 1.36), by the same set of devices; so slices another publisher left are taken over without a gap."""
+    the scheduler (before 1.36), by the same devices and counter sets; so slices another publisher left are taken over without a gap."""
     matched: dict[int, int] = {}
     for at, one in enumerate(mine):
         index = slices.index_of(pool, _name(one))
         if index is not None and index < len(wanted):
             matched.setdefault(index, at)
     if by_content:
-        free = {frozenset(slices.devices_of(one)): at for at, one in enumerate(mine) if at not in matched.values()}
+        free = {_names(one): at for at, one in enumerate(mine) if at not in matched.values()}
         for index, body in enumerate(wanted):
-            names = frozenset(slices.devices_of(body))
-            if index not in matched and names in free:
+            if index not in matched and (names := _names(body)) in free:
                 matched[index] = free.pop(names)
     return matched
 
 
+def _names(body: Json) -> tuple[frozenset[str], frozenset[str]]:
+    """What a slice is about: its devices and its counter sets, either of which may be none."""
+    return frozenset(slice_contents.devices_of(body)), slice_contents.counter_sets_of(body)
+
+
 def _says(stored: Json, body: Json, adopted: Mapping[bytes, bytes]) -> bool:
-    has, wants = slices.fingerprint(stored), slices.fingerprint(body)
+    has, wants = slice_contents.fingerprint(stored), slice_contents.fingerprint(body)
     return has in (wants, adopted.get(wants))
 
 
@@ -98,12 +111,12 @@ def _keep_times(wanted: Sequence[Json], mine: Sequence[Json]) -> None:
     times = {
         (name, taint.get("key"), taint.get("value", ""), taint.get("effect")): taint["timeAdded"]
         for one in mine
-        for name, content in slices.devices_of(one).items()
+        for name, content in slice_contents.devices_of(one).items()
         for taint in content.get("taints") or []
         if taint.get("timeAdded")
     }
     for body in wanted:
-        for name, content in slices.devices_of(body).items():
+        for name, content in slice_contents.devices_of(body).items():
             for taint in content.get("taints") or []:
                 if (since := times.get((name, taint["key"], taint.get("value", ""), taint["effect"]))) is not None:
                     taint["timeAdded"] = since

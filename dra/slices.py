@@ -1,33 +1,31 @@
-"""ResourceSlices of one node: from GPUs to a pool, from a pool to the JSON of each API version, and back to what it means.
+"""ResourceSlices of one node: from GPUs to a pool, from a pool to the JSON of each API version.
 
 Shapes differ by version: v1 and v1beta2 have flat devices, v1beta1 puts everything but the name under `basic`, v1alpha3 writes a capacity
-as a bare quantity and knows no taints. Everything else is the same JSON.
+as a bare quantity and knows no taints, counters and shares. Everything else is the same JSON.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from dra import attributes, quantities, semver, slice_limits
+from dra import attributes, semver, slice_layout, slice_limits
 from dra.devices import Gpu
 from dra.kube.meta import OwnerReference
 from dra.names import DeviceName, NodeName
-from dra.pool import AttributeValue, Device, Effect, Pool, Taint, Version
+from dra.pool import AttributeValue, Device, Effect, Pool, SharePolicy, Taint, Version
+from dra.slice_contents import Json
+from dra.slice_layout import Part
 from dra.slice_limits import Dropped
+from dra.terms import Terms
 
 GROUP: Final = "resource.k8s.io"
 VERSIONS: Final = ("v1", "v1beta2", "v1beta1", "v1alpha3")
 """Of those with pools, newest first."""
-DEVICES: Final = 128
-"""Most devices of a slice."""
-DEVICES_WITH_TAINTS: Final = 64
-"""The same where any of them has a taint (validation of 1.35 and newer)."""
-
-Json = dict[str, Any]
 
 
 class SliceApi(msgspec.Struct, frozen=True):
@@ -59,6 +57,21 @@ class SliceApi(msgspec.Struct, frozen=True):
         return self.knows_taints and self.release >= (1, 35)
 
     @property
+    def knows_counters(self) -> bool:
+        """Whether it may keep counter sets and what devices consume of them (KEP-4815); the feature gate decides whether it does."""
+        return self.version != "v1alpha3" and self.release >= (1, 33)
+
+    @property
+    def splits_counters(self) -> bool:
+        """From 1.35 on a slice has counter sets or devices, before, a device's counter set is in its own slice."""
+        return self.release >= (1, 35)
+
+    @property
+    def knows_shares(self) -> bool:
+        """Whether it may keep that several claims share a device (KEP-5075); the feature gate decides whether it does."""
+        return self.version != "v1alpha3" and self.release >= (1, 34)
+
+    @property
     def counts_twice(self) -> bool:
         """1.31 counts a newer generation's slice twice beside an older one: nothing old may be visible when something new appears."""
         return self.release < (1, 32)
@@ -80,6 +93,8 @@ def desired(
     *,
     taints: Mapping[DeviceName, tuple[Taint, ...]] | None = None,
     healthy: Mapping[DeviceName, bool] | None = None,
+    terms: Mapping[DeviceName, Terms] | None = None,
+    counters: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Desired:
     """The pool for these GPUs, in order of address, each once, every value within the server's limits.
 
@@ -87,29 +102,37 @@ def desired(
         offered: what may be handed out; the caller has left out the rest.
         taints: by device; an unpublishable one withdraws its device.
         healthy: what monitoring says, by device; absent means nothing is known.
+        terms: by device; absent means whole, alone, for one claim at a time.
+        counters: counter set -> counter -> how much there is, for devices whose terms consume of them.
     """
     devices: dict[str, Device] = {}
-    dropped: list[Dropped] = []
+    sets, faults = slice_limits.check_counters(counters or {})
+    dropped: list[Dropped] = list(faults)
+    consumers: Counter[str] = Counter()
+    held: list[Device] = []
     for gpu in sorted(offered, key=lambda gpu: gpu.bdf):
+        own = (terms or {}).get(gpu.name) or Terms()
         raw = Device(
             name=gpu.name,
-            attributes=attributes.of(gpu, healthy=(healthy or {}).get(gpu.name)),
-            capacity=attributes.capacity_of(gpu),
+            attributes=attributes.of(gpu, healthy=(healthy or {}).get(gpu.name), profile=own.profile),
+            capacity=attributes.capacity_of(gpu, memory_bytes=own.memory_bytes, millicores=own.millicores),
             taints=(taints or {}).get(gpu.name, ()),
+            consumes=own.consumes,
+            alone=own.alone,
+            shares=own.shares,
         )
-        device, faults = slice_limits.check(raw)
+        device, faults = slice_limits.check(raw, sets)
         dropped += faults
-        if device is not None and device.name in devices:
+        if device is None:
+            held += [raw] if raw.taints else []
+        elif device.name in devices:
             dropped.append(Dropped(device.name, "device", device.name, "the same name twice"))
-        elif device is not None:
+        elif any(consumers[name] >= slice_limits.CONSUMERS for name in device.consumes):
+            dropped.append(Dropped(device.name, "device", device.name, "more than 64 devices consume of its counter set"))
+        else:
             devices[device.name] = device
-    return Desired(Pool(node=node, devices=tuple(devices.values())), tuple(dropped))
-
-
-def chunks(pool: Pool) -> list[tuple[Device, ...]]:
-    """The devices, a tuple a slice; one empty tuple for no devices, because an empty slice says "none" where no slice says "unknown"."""
-    size = DEVICES_WITH_TAINTS if any(device.taints for device in pool.devices) else DEVICES
-    return [pool.devices[start : start + size] for start in range(0, len(pool.devices), size)] or [()]
+            consumers.update(device.consumes.keys())
+    return Desired(Pool(node=node, devices=tuple(devices.values()), counters=sets).charged(held), tuple(dropped))
 
 
 def generate_name(pool: Pool, index: int) -> str:
@@ -124,8 +147,9 @@ def index_of(pool: Pool, name: str) -> int | None:
 
 
 def render(pool: Pool, api: SliceApi, *, generation: int, owner: OwnerReference | None) -> list[Json]:
-    """Every slice of the pool, ready for create. Taints are left to the caller: see `Pool.without_taints`."""
-    parts = chunks(pool)
+    """Every slice of the pool, ready for create. What this server does not know is left to the caller: see `Pool.without_taints`,
+    `without_counters` and `without_shares`."""
+    parts = slice_layout.parts(pool, split=api.splits_counters)
     return [
         {
             "apiVersion": api.group_version,
@@ -135,7 +159,7 @@ def render(pool: Pool, api: SliceApi, *, generation: int, owner: OwnerReference 
                 "driver": pool.driver,
                 "nodeName": pool.node,
                 "pool": {"name": pool.node, "generation": generation, "resourceSliceCount": len(parts)},
-                "devices": [_device(device, api) for device in part],
+                **_content(part, api),
             },
         }
         for index, part in enumerate(parts)
@@ -146,17 +170,52 @@ def owner_json(owner: OwnerReference) -> Json:
     return {"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid, "controller": True}
 
 
+def _content(part: Part, api: SliceApi) -> Json:
+    """Without the key `devices`, even an empty list, beside counter sets that have a slice of their own: both are refused (1.35)."""
+    content: Json = {}
+    if part.counters:
+        assert api.knows_counters, f"{api.version} of {api.release} has no counters"
+        content["sharedCounters"] = [{"name": name, "counters": _counters(amounts)} for name, amounts in part.counters.items()]
+    if part.devices or not part.counters:
+        content["devices"] = [_device(device, api) for device in part.devices]
+    return content
+
+
+def _counters(amounts: Mapping[str, int]) -> Json:
+    return {name: {"value": str(amount)} for name, amount in sorted(amounts.items())}
+
+
 def _device(device: Device, api: SliceApi) -> Json:
     bare = api.version == "v1alpha3"
     body: Json = {"attributes": {name: _value(value) for name, value in device.attributes.items()}}
-    body["capacity"] = {name: text if bare else {"value": text} for name, text in device.capacity.items()}
+    body["capacity"] = dict(device.capacity) if bare else _capacity(device)
     taints = [taint for taint in device.taints if taint.effect is not Effect.NONE or api.knows_informing_taints]
     if taints:
         assert not bare, "v1alpha3 has no taints"
         body["taints"] = [
             {"key": taint.key, "effect": taint.effect.value, **({"value": taint.value} if taint.value else {})} for taint in taints
         ]
+    if device.consumes:
+        assert api.knows_counters, f"{api.version} of {api.release} has no counters"
+        body["consumesCounters"] = [{"counterSet": name, "counters": _counters(amounts)} for name, amounts in device.consumes.items()]
+    if device.shares:
+        assert api.knows_shares, f"{api.version} of {api.release} has no devices for several claims"
+        body["allowMultipleAllocations"] = True
     return {"name": device.name, "basic": body} if bare or api.version == "v1beta1" else {"name": device.name, **body}
+
+
+def _capacity(device: Device) -> Json:
+    if not device.shares:
+        return {name: {"value": text} for name, text in device.capacity.items()}
+    amounts = {**{name: policy.max for name, policy in device.shares.items()}, **device.capacity}
+    return {name: {"value": text, "requestPolicy": _policy(device.shares.get(name))} for name, text in sorted(amounts.items())}
+
+
+def _policy(policy: SharePolicy | None) -> Json:
+    """What has no policy of its own is nothing that claims take unless they say so: without any the first would take all of it."""
+    if policy is None:
+        return {"default": "0"}
+    return {"default": policy.default, "validRange": {"min": policy.min, "max": policy.max, "step": policy.step}}
 
 
 def _value(value: AttributeValue) -> Json:
@@ -169,78 +228,3 @@ def _value(value: AttributeValue) -> Json:
             return {"string": value}
         case Version(text):
             return {"version": text}
-
-
-# --- reading what is stored ------------------------------------------------------------------------------------------------------
-
-
-def devices_of(stored: Json) -> dict[str, Json]:
-    """Device name -> its content, `basic` unwrapped."""
-    found: dict[str, Json] = {}
-    for device in stored.get("spec", {}).get("devices") or []:
-        found[device.get("name", "")] = device.get("basic") or {key: value for key, value in device.items() if key != "name"}
-    return found
-
-
-def fingerprint(stored: Json) -> bytes:
-    """What a slice says, pool numbers aside: equal for two slices exactly if they mean the same. Quantities count by value, absent and
-    empty are one, and `timeAdded`, which the server sets, does not count."""
-    spec = {key: value for key, value in stored.get("spec", {}).items() if key not in ("pool", "devices")}
-    devices = [{"name": name, **_comparable(content)} for name, content in devices_of(stored).items()]
-    return msgspec.json.encode(_pruned({**spec, "devices": devices}), order="sorted")
-
-
-def _comparable(content: Json) -> Json:
-    content = dict(content)
-    if capacity := content.get("capacity"):
-        content["capacity"] = {name: _normal_capacity(value) for name, value in capacity.items()}
-    if taints := content.get("taints"):
-        content["taints"] = [{key: value for key, value in taint.items() if key != "timeAdded"} for taint in taints]
-    return content
-
-
-def _normal_capacity(value: Any) -> Any:
-    if isinstance(value, str):
-        value = {"value": value}
-    if isinstance(value, dict) and isinstance(text := value.get("value"), str):
-        try:
-            return {**value, "value": str(quantities.nanos(text))}
-        except ValueError:
-            return value
-    return value
-
-
-def _pruned(value: Any) -> Any:
-    """Without what means nothing: null, empty lists and empty objects, at any depth."""
-    if isinstance(value, dict):
-        pruned = {key: _pruned(part) for key, part in value.items()}
-        return {key: part for key, part in pruned.items() if part is not None and part not in ({}, [])}
-    if isinstance(value, list):
-        return [_pruned(part) for part in value]
-    return value
-
-
-class DroppedField(msgspec.Struct, frozen=True):
-    """Something that was sent and not stored: a feature gate is off, or the server is older than the field."""
-
-    device: str
-    """Empty for a field of the slice itself."""
-    field: str
-    """`taints`, `attributes.model`, or `device` for the device itself."""
-
-
-def dropped_fields(sent: Json, stored: Json) -> tuple[DroppedField, ...]:
-    """Compare what the server answered with what it was sent. A field that is only normalised is not dropped."""
-    lost = [DroppedField("", key) for key in sent["spec"] if key != "devices" and sent["spec"][key] and key not in stored.get("spec", {})]
-    kept = devices_of(stored)
-    for name, content in devices_of(sent).items():
-        if name not in kept:
-            lost.append(DroppedField(name, "device"))
-            continue
-        for field, value in content.items():
-            there = kept[name].get(field)
-            if isinstance(value, dict):
-                lost += [DroppedField(name, f"{field}.{key}") for key in value if key not in (there or {})]
-            elif value and (not there or len(there) < len(value)):
-                lost.append(DroppedField(name, field))
-    return tuple(lost)

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from dra.devices import Inventory
 from dra.errors import DriverError
 from dra.ledger import Ledger
+from dra.names import Bdf
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40)
 """From one file write to just below the kubelet's 45 s."""
@@ -54,7 +55,16 @@ class Metrics:
             "claim_operations", "Operations on claims, by outcome (ok, or the reason of the error).", "verb", "outcome"
         )
         self._operation_seconds = histogram("claim_operation_seconds", "How long operations on claims took, waiting included.", "verb")
-        self._step_seconds = histogram("claim_step_seconds", "How long the steps of operations took: read, device, journal, cdi.", "step")
+        self._step_seconds = histogram(
+            "claim_step_seconds", "How long the steps of operations took: read, device, card, journal, cdi.", "step"
+        )
+        self._card_step_seconds = histogram(
+            "card_step_seconds",
+            "How long steps of cutting cards and switching drivers took: MakeVfs, RemoveVfs, Provision, Unbind, ...",
+            "step",
+        )
+        self._stuck_cards = gauge("stuck_cards", "Cards on which a call hangs in the kernel.")
+        self._vfs = gauge("vfs", "VFs on this node that this driver made.")
         self._claims = gauge("claims", "Claims that this node holds, by stage.", "stage")
         self._devices = gauge("devices", "GPUs on this node, by state.", "state")
         self._devices_in_use = gauge("devices_in_use", "GPUs held by claims.")
@@ -93,6 +103,9 @@ class Metrics:
     def step(self, step: str, seconds: float) -> None:
         self._step_seconds.labels(step).observe(seconds)
 
+    def card_step(self, bdf: Bdf, step: str, seconds: float) -> None:  # noqa: ARG002  a label for each card would be too many series
+        self._card_step_seconds.labels(step).observe(seconds)
+
     def commit(self, decisions: int, size_bytes: int, seconds: float) -> None:
         self._journal_commits.inc()
         self._journal_decisions.inc(decisions)
@@ -127,6 +140,7 @@ class Metrics:
         events: int,
         events_dropped: int,
         registered: bool,
+        stuck_cards: int,
     ) -> bytes:
         """The exposition text, with the gauges set to what is true right now. `slice_writes` and the events are totals since the start."""
         self._devices.clear()
@@ -138,6 +152,8 @@ class Metrics:
         if ledger.parked:
             self._claims.labels("parked").set(len(ledger.parked))
         self._devices_in_use.set(len(ledger.in_use()))
+        self._stuck_cards.set(stuck_cards)
+        self._vfs.set(sum(gpu.vfs_now for gpu in inventory.gpus if gpu.bdf in ledger.carvings))
         self._published.set(devices)
         self._published_slices.set(slices)
         self._in_sync.set(in_sync)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
-from dra.sim_kernel import pci, sriov, tree, uevents
+from dra import names
+from dra.sim_kernel import faults, pci, prelim, sriov, tree, uevents, xe_admin
 from dra.sim_kernel.drivers import Function
 
 _FUNCTION: Final = r"sys/devices/(?:[^/]+/)*[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
+_QUOTA: Final = r"(ggtt|contexts|doorbells|lmem|vram)_quota|exec_quantum_ms|preempt_timeout_us"
 _DRIVER: Final = r"sys/bus/pci/drivers/[^/]+"
 OVERRIDE_MAX: Final = 4095
 """driver_override takes less than a page (driver_set_override, drivers/base/driver.c)."""
@@ -64,24 +66,24 @@ class Write(msgspec.Struct, frozen=True):
         return value
 
 
-Behaviour = Callable[[Write], float]
-"""Acts, and returns how many seconds the write goes on after what it did."""
+Behaviour = Callable[[Write], Iterable[faults.Trouble]]
+"""Acts; the result is gone through with the machine free for others, a step each, and may act further in between."""
 
 
-def _bind(write: Write) -> float:
+def _bind(write: Write) -> Iterable[faults.Trouble]:
     write.bus.bind(write.named(), write.path.split("/")[-2])
-    return 0.0
+    return ()
 
 
-def _unbind(write: Write) -> float:
+def _unbind(write: Write) -> Iterable[faults.Trouble]:
     function = write.named()
     if function.driver != write.path.split("/")[-2]:
         raise tree.error(errno.ENODEV, write.path)
     write.bus.unbind(function)
-    return 0.0
+    return ()
 
 
-def _new_id(write: Write) -> float:
+def _new_id(write: Write) -> Iterable[faults.Trouble]:
     driver, identity = write.path.split("/")[-2], _identity(write)
     known = write.bus.drivers.dynamic.setdefault(driver, set())
     if identity in known:
@@ -90,16 +92,16 @@ def _new_id(write: Write) -> float:
     for function in tuple(write.bus.functions.values()):
         if write.bus.enumerated(function) and function.identity == identity:
             write.bus.probe(function)
-    return 0.0
+    return ()
 
 
-def _remove_id(write: Write) -> float:
+def _remove_id(write: Write) -> Iterable[faults.Trouble]:
     known = write.bus.drivers.dynamic.get(write.path.split("/")[-2], set())
     identity = _identity(write)
     if identity not in known:
         raise tree.error(errno.ENODEV, write.path)
     known.remove(identity)
-    return 0.0
+    return ()
 
 
 def _identity(write: Write) -> tuple[str, str]:
@@ -111,48 +113,78 @@ def _identity(write: Write) -> tuple[str, str]:
     return f"0x{vendor:04x}", f"0x{device:04x}"
 
 
-def _drivers_probe(write: Write) -> float:
+def _drivers_probe(write: Write) -> Iterable[faults.Trouble]:
     write.bus.probe(write.named())
-    return 0.0
+    return ()
 
 
-def _rescan(write: Write) -> float:
+def _rescan(write: Write) -> Iterable[faults.Trouble]:
     if write.number():
         write.bus.rescan()
-    return 0.0
+    return ()
 
 
-def _remove(write: Write) -> float:
+def _remove(write: Write) -> Iterable[faults.Trouble]:
     if write.number():
         write.bus.detach(write.function)
-    return 0.0
+    return ()
 
 
-def _reset(write: Write) -> float:
+def _reset(write: Write) -> Iterable[faults.Trouble]:
     # No event, and a wedged driver stays wedged: only binding anew clears it.
     if write.number() != 1:
         raise tree.error(errno.EINVAL, write.path)
-    return 0.0
+    return ()
 
 
-def _driver_override(write: Write) -> float:
+def _driver_override(write: Write) -> Iterable[faults.Trouble]:
     if len(write.text) >= OVERRIDE_MAX:
         raise tree.error(errno.EINVAL, write.path)
     name = write.text.partition("\n")[0]
     write.file.text = f"{name or '(null)'}\n"
-    return 0.0
+    return ()
 
 
-def _sriov_numvfs(write: Write) -> float:
+def _sriov_numvfs(write: Write) -> Iterable[faults.Trouble]:
     return sriov.write_numvfs(write.bus, write.function, write.text)
 
 
-def _sriov_drivers_autoprobe(write: Write) -> float:
+def _pf(write: Write) -> Function:
+    """The PF whose provisioning a file belongs to."""
+    bdfs = [part for part in write.path.split("/") if names.is_bdf(part)]
+    function = write.bus.function(bdfs[-1])
+    if function is None:
+        raise tree.error(errno.ENODEV, write.path)
+    return function
+
+
+def _prelim_quota(write: Write) -> Iterable[faults.Trouble]:
+    write.file.text = prelim.write_quota(_pf(write), write.path, write.number())
+    return ()
+
+
+def _prelim_auto(write: Write) -> Iterable[faults.Trouble]:
+    value = sriov.boolean(write.text)
+    if value is None:
+        raise tree.error(errno.EINVAL, write.path)
+    write.file.text = prelim.write_auto(_pf(write), write.path, value)
+    return ()
+
+
+def _xe_profile(write: Write) -> Iterable[faults.Trouble]:
+    pf = _pf(write)
+    text = xe_admin.write_profile(pf, write.path, write.number(), write.bus.memory.get(pf.bdf, 0))
+    if write.file.mode & 0o444:
+        write.file.text = text
+    return ()
+
+
+def _sriov_drivers_autoprobe(write: Write) -> Iterable[faults.Trouble]:
     sriov.write_autoprobe(write.function, write.text)
-    return 0.0
+    return ()
 
 
-def _uevent(write: Write) -> float:
+def _uevent(write: Write) -> Iterable[faults.Trouble]:
     """A synthetic event (kobject_synth_uevent): the action, and with an UUID and KEY=VALUE words the properties SYNTH_*."""
     words = write.word.split(" ")
     if words[0] not in UEVENT_ACTIONS:
@@ -161,12 +193,12 @@ def _uevent(write: Write) -> float:
     device = write.bus.tree.directory(path)
     subsystem = device.entries.get("subsystem") if device else None
     if device is None or not isinstance(subsystem, tree.Link):
-        return 0.0  # not a device: the kernel has nobody to tell either
+        return ()  # not a device: the kernel has nobody to tell either
     extra = {"SYNTH_UUID": words[1] if len(words) > 1 else "0"}
     extra |= {f"SYNTH_ARG_{key}": value for key, _, value in (word.partition("=") for word in words[2:])}
     name = tree.absolute(write.path, subsystem.target).rpartition("/")[2]
     write.events.emit(words[0], name, path, uevents.properties(device) | extra)
-    return 0.0
+    return ()
 
 
 TABLE: Final[tuple[tuple[re.Pattern[str], str, Behaviour], ...]] = (
@@ -181,6 +213,9 @@ TABLE: Final[tuple[tuple[re.Pattern[str], str, Behaviour], ...]] = (
     (re.compile(rf"{_FUNCTION}/driver_override"), "write", _driver_override),
     (re.compile(rf"{_FUNCTION}/sriov_numvfs"), "sriov", _sriov_numvfs),
     (re.compile(rf"{_FUNCTION}/sriov_drivers_autoprobe"), "write", _sriov_drivers_autoprobe),
+    (re.compile(rf"{_FUNCTION}/drm/card\d+/(prelim_)?iov/vf\d+/gt\d*/({_QUOTA})"), "write", _prelim_quota),
+    (re.compile(rf"{_FUNCTION}/drm/card\d+/(prelim_)?iov/pf/auto_provisioning"), "write", _prelim_auto),
+    (re.compile(rf"{_FUNCTION}/sriov_admin/(vf\d+/profile|\.bulk_profile)/({_QUOTA})"), "write", _xe_profile),
     (re.compile(r"sys/devices/.+/uevent"), "write", _uevent),
 )
 """Path with links resolved, the operation it counts as for `faults`, what it does. The first row that fits is taken."""

@@ -34,6 +34,12 @@ class Function:
         self.wedged = False
         self.survivability: str | None = None
         """`Boot`: the driver will make no DRM nodes; `Runtime`: it gave up later."""
+        self.memory_bytes: int | None = None
+        """Local memory of a VF that was made here, which its driver tells who asks."""
+        self.can_start = True
+        """Whether a driver can: a VF that owns nothing gets none."""
+        self.split = False
+        """Of a PF: its driver has split the card by itself when VFs were made."""
         self.made: dict[str, dict[str, tree.Entry]] = {}
         """By driver: what it makes, kept from the last unbind. Keys are names in the directory, or paths elsewhere (`sys/...`)."""
 
@@ -64,7 +70,7 @@ class Drivers:
         release: str,
         troubles: faults.Faults,
     ) -> None:
-        self._tree, self._core, self._uevents, self._minors, self._faults = files, core, events, minors, troubles
+        self._tree, self._core, self._uevents, self._minors, self.troubles = files, core, events, minors, troubles
         self._release = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
         self._seen: dict[tuple[str, str], str] = {}
         self.dynamic: dict[str, set[tuple[str, str]]] = {}
@@ -150,8 +156,10 @@ class Drivers:
         self._uevents.emit("unbind", "pci", function.path, uevents.pci_properties(directory, "unbind"))
 
     def _attach(self, function: Function, driver: str, others: Iterable[Function]) -> None:
-        if trouble := self._faults.meet("probe", function.path, function.bdf).errno:
+        if trouble := self.troubles.meet("probe", function.path, function.bdf).errno:
             raise tree.error(trouble, function.path)
+        if driver not in vfio.DRIVERS and not function.can_start:
+            raise tree.error(errno.EIO, function.path)
         if driver in vfio.DRIVERS:
             if driver == "xe-vfio-pci" and self._physical_driver(function) != "xe":
                 raise tree.error(errno.ENODEV, function.path)

@@ -8,10 +8,28 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 OPERATIONS = frozenset(
-    ("read", "write", "list", "link", "node", "query", "bind", "unbind", "probe", "remove", "rescan", "sriov", "reset", "plug", "unplug")
+    (
+        "read",
+        "write",
+        "list",
+        "link",
+        "node",
+        "query",
+        "bind",
+        "unbind",
+        "probe",
+        "remove",
+        "rescan",
+        "sriov",
+        "vf",
+        "reset",
+        "plug",
+        "unplug",
+    )
 )
-"""The first six are calls of the seam; the rest are acts, known by the path of the PCI function and by
-its address. `probe` is a driver's probe function: it can fail, what takes long is the `bind` around it."""
+"""The first six are calls of the seam; the rest are acts, known by the path of the PCI function and by its address. `vf` is the making
+and the taking away of one VF, which can take long or hang. `probe` is a driver's probe function: it can fail, what takes long is the `bind`
+around it."""
 
 
 class Rule(msgspec.Struct):

@@ -7,7 +7,7 @@ import errno as errnos
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from dra.kernel_tree import MemoryRegion, NodeStat
 from dra.sim_kernel import attributes, devices, drivers, drm, faults, health, machine, pci, requests, tree, uevents
@@ -27,13 +27,21 @@ class SimKernel:
     """
 
     def __init__(
-        self, described: machine.Machine, *, sleep: Callable[[float], None], lock: AbstractContextManager[object], boot_id: str
+        self,
+        described: machine.Machine,
+        *,
+        sleep: Callable[[float], None],
+        lock: AbstractContextManager[object],
+        make_lock: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        boot_id: str,
     ) -> None:
-        """`sleep` is called for what takes time; `lock` is a context manager that can be entered again and again (an RLock)."""
+        """`sleep` is called for what takes time; `lock`, and those that `make_lock` makes, are context managers that can be entered again
+        and again (an RLock)."""
         self.machine = described
         self.boot_id = boot_id
         self.faults = faults.Faults()
-        self._sleep, self._lock = sleep, lock
+        self._sleep, self._lock, self._make_lock = sleep, lock, make_lock
+        self._device_locks: dict[str, AbstractContextManager[object]] = {}
         self._uevents = uevents.Uevents()
         self._recorders: list[Callable[[requests.Change], None]] = []
         self._start()
@@ -46,14 +54,16 @@ class SimKernel:
         *,
         sleep: Callable[[float], None] = lambda _seconds: None,
         lock: AbstractContextManager[object] | None = None,
+        make_lock: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
         boot_id: str = FIRST_BOOT,
-    ) -> SimKernel:
-        """Start a machine of a document (None: its only one); without `sleep` nothing takes time, without `lock` one thread may call.
+    ) -> Self:
+        """Start a machine of a document (None: its only one); without `sleep` nothing takes time, without locks one thread may call.
 
         Raises:
             ValueError: the document is malformed; the message names the place in it.
         """
-        return cls(machine.read(document, name), sleep=sleep, lock=lock or contextlib.nullcontext(), boot_id=boot_id)
+        described = machine.read(document, name)
+        return cls(described, sleep=sleep, lock=lock or contextlib.nullcontext(), make_lock=make_lock, boot_id=boot_id)
 
     def _start(self) -> None:
         self._tree = tree.Tree(tree.Directory(self.machine.tree, self.machine.shared))
@@ -63,13 +73,16 @@ class SimKernel:
         core = devices.DriverCore(self._tree, self._uevents)
         text = release.text if isinstance(release, tree.File) else ""
         known = drivers.Drivers(self._tree, core, self._uevents, minors=self._minors, release=text, troubles=self.faults)
-        self._bus = pci.Bus(self._tree, self._uevents, known)
         self._answers = dict(self.machine.answers)
+        memory = {
+            bdf: sum(region.size_bytes for region in answer.regions if region.kind == "device") for bdf, answer in self._answers.items()
+        }
+        self._bus = pci.Bus(self._tree, self._uevents, known, memory)
 
     # --- the seam --------------------------------------------------------------------------------------------------------------------
 
     def read(self, path: str) -> str:
-        with self._call("read", path) as entry:
+        with self._device_lock(path, "sriov_numvfs"), self._call("read", path) as entry:
             if isinstance(entry, tree.Directory):
                 raise tree.error(errnos.EISDIR, path)
             if not isinstance(entry, tree.File):
@@ -95,15 +108,20 @@ class SimKernel:
                 self._changed(requests.Write(path, text))
                 return
         operation, act = behaviour
-        if operation != "write":
-            self._meet(operation, *self._subjects(where, text))
-        with self._lock:
-            entry = self._tree.lookup(where)[1]  # it may have gone while the call hung
-            assert isinstance(entry, tree.File), where
-            seconds = act(attributes.Write(self._bus, self._uevents, where, entry, text))
-            self._changed(requests.Write(path, text))
-        if seconds:
-            self._sleep(seconds)
+        with self._device_lock(where, "sriov_numvfs", "bind", "unbind", text=text):
+            if operation != "write":
+                self._meet(operation, *self._subjects(where, text))
+            with self._lock:
+                entry = self._tree.lookup(where)[1]  # it may have gone while the call hung
+                assert isinstance(entry, tree.File), where
+                steps = iter(act(attributes.Write(self._bus, self._uevents, where, entry, text)))
+                trouble = next(steps, None)
+                # Before the rest of it: a kernel ends what it has begun, whatever becomes of the caller.
+                self._changed(requests.Write(path, text))
+            while trouble is not None:
+                self._suffer(trouble)
+                with self._lock:
+                    trouble = next(steps, None)
 
     def list(self, path: str) -> list[str]:
         with self._call("list", path) as entry:
@@ -148,6 +166,8 @@ class SimKernel:
             if function.wedged:
                 raise tree.error(WEDGED_ERRNO[driver], path)
             answer = self._answers.get(function.bdf)
+            if function.memory_bytes is not None and driver == "xe":
+                return (MemoryRegion("device", 1, function.memory_bytes),) if function.memory_bytes else ()
             if answer is None or answer.driver != driver:
                 raise tree.error(errnos.EINVAL, path)  # a driver that does not know the query
             if answer.errno is not None:
@@ -338,12 +358,25 @@ class SimKernel:
     def _meet(self, operation: str, *paths: str) -> None:
         with self._lock:
             trouble = self.faults.meet(operation, *paths)
+        self._suffer(trouble)
+        if trouble.errno:
+            raise tree.error(trouble.errno, paths[0])
+
+    def _suffer(self, trouble: faults.Trouble) -> None:
+        """Seconds and gates, in the caller's thread with the machine free."""
         if trouble.seconds:
             self._sleep(trouble.seconds)
         for gate in trouble.gates:
             gate()
-        if trouble.errno:
-            raise tree.error(trouble.errno, paths[0])
+
+    def _device_lock(self, path: str, *names: str, text: str = "") -> AbstractContextManager[object]:
+        """The lock of the function that a file is about (device_lock), for files with these names; of others nobody waits for it."""
+        directory, _, name = path.rpartition("/")
+        if name not in names:
+            return contextlib.nullcontext()
+        with self._lock:
+            bdf = text.strip() if name in ("bind", "unbind") else directory.rpartition("/")[2]
+            return self._device_locks.setdefault(bdf, self._make_lock())
 
     def _subjects(self, where: str, text: str) -> tuple[str, ...]:
         """Paths an act is known by: the file that is written, and the function it is about."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 from dra import names
-from dra.sim_kernel import tree, uevents
+from dra.sim_kernel import prelim, tree, uevents, xe_admin
 from dra.sim_kernel.drivers import Drivers, Function, copies, pci_own
 
 DEVICES = "sys/bus/pci/devices"
@@ -12,8 +14,9 @@ DEVICES = "sys/bus/pci/devices"
 class Bus:
     """All functions by address: those in the tree, and those that are gone but known."""
 
-    def __init__(self, files: tree.Tree, events: uevents.Uevents, drivers: Drivers) -> None:
-        self.tree, self._uevents, self.drivers = files, events, drivers
+    def __init__(self, files: tree.Tree, events: uevents.Uevents, drivers: Drivers, memory: Mapping[str, int]) -> None:
+        """`memory` is the local memory of functions whose driver tells it on being asked, in bytes."""
+        self.tree, self.uevents, self.drivers, self.memory = files, events, drivers, memory
         self.functions: dict[str, Function] = {}
         listed = files.directory(DEVICES)
         for bdf in listed.entries if listed else ():
@@ -48,6 +51,10 @@ class Bus:
     def unbind(self, function: Function) -> None:
         """Detach the driver; the GPU drivers take their VFs with them (xe_pci_remove, i915_pci_remove)."""
         self.remove_vfs(function)
+        if function.driver == "i915":
+            prelim.reset(function)
+        elif function.driver == "xe":
+            xe_admin.reset(function)
         self.drivers.unbind(function)
 
     def virtual_functions(self, function: Function) -> list[Function]:
@@ -59,19 +66,22 @@ class Bus:
             virtual.append(vf)
         return virtual
 
-    def remove_vfs(self, function: Function) -> bool:
-        """Take away all VFs in ascending order, as sriov_disable does; whether there were any."""
+    def remove_vfs(self, function: Function) -> None:
+        """Take away all VFs, as their PF's driver does when it goes."""
+        for _ in self.removing_vfs(function):
+            pass
+
+    def removing_vfs(self, function: Function) -> Iterator[Function]:
+        """Take away all VFs in ascending order, as sriov_disable does; yields each before it goes."""
         virtual = self.virtual_functions(function)
         for number, vf in enumerate(virtual):
+            yield vf
             del function.directory.entries[f"virtfn{number}"]
             vf.directory.entries.pop("physfn", None)
             self.detach(vf)
             del self.functions[vf.bdf]
         if virtual:
-            count = function.directory.entries["sriov_numvfs"]
-            assert isinstance(count, tree.File)
-            count.text = "0\n"
-        return bool(virtual)
+            set_count(function, 0)
 
     def detach(self, function: Function) -> None:
         """Take a function off the bus, what is behind it first: driver, `remove` event, directory."""
@@ -84,9 +94,9 @@ class Bus:
             if not getattr(self.tree.directory(f"{group}/devices"), "entries", True):
                 self.tree.take(group)
         self.tree.take(function.path)
-        self._uevents.emit("remove", "pci", function.path, uevents.pci_properties(function.directory, "remove"))
+        self.uevents.emit("remove", "pci", function.path, uevents.pci_properties(function.directory, "remove"))
 
-    def attach(self, function: Function) -> None:
+    def attach(self, function: Function, *, after_add: Callable[[], None] = lambda: None) -> None:
         """Put a function on the bus: directory, links, `add` event, then a driver if drivers are probed for."""
         entries = function.directory.entries
         for name, text in (("driver_override", "(null)\n"), ("sriov_numvfs", "0\n"), ("sriov_drivers_autoprobe", "1\n")):
@@ -101,7 +111,8 @@ class Bus:
             if self.tree.find(f"{group}/type") is None:
                 self.tree.put(f"{group}/type", tree.File("DMA-FQ\n", 0o644))
                 self.tree.put(f"{group}/reserved_regions", tree.File("0x00000000fee00000 0x00000000feefffff msi\n"))  # x86's MSI window
-        self._uevents.emit("add", "pci", function.path, uevents.pci_properties(function.directory, "add"))
+        self.uevents.emit("add", "pci", function.path, uevents.pci_properties(function.directory, "add"))
+        after_add()
         bus = self.tree.directory("sys/bus/pci")
         if bus is None or bus.text("drivers_autoprobe") != "0":
             self.probe(function)
@@ -191,3 +202,10 @@ class Bus:
         if function is None:
             raise ValueError(f"no PCI function {bdf} was ever on this machine")
         return function
+
+
+def set_count(function: Function, count: int) -> None:
+    """What `sriov_numvfs` of a PF reads."""
+    entry = function.directory.entries["sriov_numvfs"]
+    assert isinstance(entry, tree.File)
+    entry.text = f"{count}\n"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterator
 
-from dra.sim_kernel import pci, tree
+from dra.sim_kernel import faults, pci, prelim, tree, uevents, virtual_function, xe_admin
 from dra.sim_kernel.drivers import Function
 
+ENABLE_SECONDS = 0.1
+"""sriov_enable sleeps this long after VF Enable was set (drivers/pci/iov.c)."""
 DISABLE_SECONDS = 1.0
-"""sriov_disable sleeps this long after VF Enable was cleared (drivers/pci/iov.c)."""
+"""sriov_disable sleeps this long after it was cleared."""
 
 
-def write_numvfs(bus: pci.Bus, function: Function, text: str) -> float:
-    """Act on a write; how long the write goes on after what it did, in seconds.
+def write_numvfs(bus: pci.Bus, function: Function, text: str) -> Iterator[faults.Trouble]:
+    """Act on a write; yields what the caller goes through between two steps, with the machine as it is then.
 
     Raises:
         OSError: EINVAL, ERANGE, ENOENT (no driver, or one that cannot), EBUSY (VFs there already), or what the driver answers.
@@ -26,23 +29,59 @@ def write_numvfs(bus: pci.Bus, function: Function, text: str) -> float:
         raise tree.error(errno.ERANGE, place)
     now = int(function.directory.text("sriov_numvfs") or 0)
     if asked == now:
-        return 0.0
+        return
     if not configurable(function):
         raise tree.error(errno.ENOENT, place)
     if asked and now:
         raise tree.error(errno.EBUSY, place)
-    return configure(bus, function, asked)
+    yield from _enable(bus, function, asked) if asked else _disable(bus, function)
 
 
-def configure(bus: pci.Bus, function: Function, asked: int) -> float:
-    """The driver's sriov_configure: take all VFs away, or make `asked` of them."""
-    if asked == 0:
-        bus.remove_vfs(function)
-        return DISABLE_SECONDS
-    if function.wedged:
-        raise tree.error(errno.ECANCELED if function.driver == "xe" else errno.EIO, function.path)
-    # Making VFs is not simulated yet: the one errno no real driver gives here.
-    raise tree.error(errno.ENOSYS, f"{function.path}/sriov_numvfs")
+def _enable(bus: pci.Bus, pf: Function, count: int) -> Iterator[faults.Trouble]:
+    """The driver's sriov_configure, then sriov_enable: VFs one after another, each with its driver before the next."""
+    driver = pf.driver
+    assert driver is not None
+    shares = prelim.enable(pf, count) if driver == "i915" else xe_admin.enable(pf, count, bus.memory.get(pf.bdf, 0))
+    yield faults.Trouble(seconds=ENABLE_SECONDS)
+    for index, memory in shares.items():
+        vf = virtual_function.make(bus.tree, pf, index)
+        vf.memory_bytes, vf.can_start = memory, memory is not None
+        vf.made[driver] = virtual_function.driver_part(pf, vf, driver, memory)
+        bus.functions[vf.bdf] = vf
+        bus.attach(vf, after_add=lambda vf=vf, index=index: _tie(bus, pf, vf, index))  # type: ignore[misc]
+        yield bus.drivers.troubles.meet("vf", vf.path, vf.bdf)
+    bus.uevents.emit("change", "pci", pf.path, uevents.pci_properties(pf.directory, "change"))
+    pci.set_count(pf, count)
+    _device_links(bus, pf)
+
+
+def _tie(bus: pci.Bus, pf: Function, vf: Function, index: int) -> None:
+    """The links between PF and VF come after the VF's `add` event."""
+    pf.directory.entries[f"virtfn{index - 1}"] = tree.Link(f"../{vf.bdf}")
+    vf.directory.entries["physfn"] = tree.Link(f"../{pf.bdf}")
+    bus.uevents.emit("change", "pci", vf.path, uevents.pci_properties(vf.directory, "add"))
+
+
+def _disable(bus: pci.Bus, pf: Function) -> Iterator[faults.Trouble]:
+    for vf in bus.removing_vfs(pf):
+        yield bus.drivers.troubles.meet("vf", vf.path, vf.bdf)
+    yield faults.Trouble(seconds=DISABLE_SECONDS)
+    prelim.disable(pf) if pf.driver == "i915" else xe_admin.disable(pf)
+    _device_links(bus, pf)
+
+
+def _device_links(bus: pci.Bus, pf: Function) -> None:
+    """Provisioning directories lead to the VFs that are there."""
+    own = prelim.directory(pf) if pf.driver == "i915" else xe_admin.directory(pf)
+    if own is None:
+        return
+    virtual = dict(enumerate(bus.virtual_functions(pf), start=1))
+    depth = 4 if pf.driver == "i915" else 2  # prelim_iov is below drm/cardN
+    for name, entry in own.entries.items():
+        if (match := re.fullmatch(r"vf(\d+)", name)) and isinstance(entry, tree.Directory):
+            entry.entries.pop("device", None)
+            if (vf := virtual.get(int(match[1]))) is not None:
+                entry.entries["device"] = tree.Link("../" * (depth + 1) + vf.bdf)
 
 
 def configurable(function: Function) -> bool:

@@ -88,7 +88,7 @@ def load_machine(
         if not replaying:
             sleep(seconds)
 
-    kernel = SimKernel.load(document, name, sleep=waking_sleep, lock=threading.RLock())
+    kernel = SimKernel.load(document, name, sleep=waking_sleep, lock=threading.RLock(), make_lock=threading.RLock)
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # what has no newline was cut off in the writing
     header = _header(lines, path)
     if header is not None and (header.host_boot_id, header.machine) == (host_boot_id, kernel.machine.name):

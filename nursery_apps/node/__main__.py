@@ -17,13 +17,12 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from dra import discovery, journal, settings, settings_plan
-from dra.devices import Inventory
+from dra import claim_metadata, discovery, journal, layout_plan, settings, settings_plan
 from dra.errors import DriverError
 from dra.kernel_tree import KernelTree
 from dra.names import DRIVER_NAME, BootId, NodeName
 from dra.settings import NodePluginConfiguration, SettingsInvalid
-from nursery_apps import lifecycle, log, reload
+from nursery_apps import kernel_call, lifecycle, log, reload
 from nursery_apps.credentials import Credentials
 from nursery_apps.edges import in_cluster
 from nursery_apps.edges.file_watch import InotifyWatch
@@ -39,6 +38,9 @@ T = TypeVar("T")
 
 WORKERS = 4
 """Threads for files: more of them only take turns on the interpreter, and each costs memory."""
+KERNEL_THREADS = 72
+"""Threads that change cards or look at them: one a card on the largest machines (64 GPUs), and some for looks. None is there before it is
+needed, and those that the kernel holds do not hold up other cards."""
 SIMULATOR_SOCKET = "simulator.sock"
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 
@@ -58,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _discover(options: argparse.Namespace) -> int:
-    inventory = _scan(options)
+    inventory = discovery.scan(_tree(options))
     if options.json:
         print(discover.render_json(inventory))
     else:
@@ -66,18 +68,16 @@ def _discover(options: argparse.Namespace) -> int:
     return lifecycle.OK
 
 
-def _scan(options: argparse.Namespace) -> Inventory:
-    tree: KernelTree
+def _tree(options: argparse.Namespace) -> KernelTree:
     if options.simulate:
         from dra.sim_kernel.kernel import SimKernel
 
         document, machine = _document(options.simulate)
-        tree = _or_refuse(options.simulate, lambda: SimKernel.load(document, machine))
-    else:
-        tree = RealKernelTree(options.sysfs_root, options.dev_root)
-        if not tree.exists(discovery.PCI_DEVICES):
-            raise SettingsInvalid(f"{options.sysfs_root}/bus/pci/devices does not exist: is --sysfs-root right?")
-    return discovery.scan(tree)
+        return _or_refuse(options.simulate, lambda: SimKernel.load(document, machine))
+    tree = RealKernelTree(options.sysfs_root, options.dev_root)
+    if not tree.exists(discovery.PCI_DEVICES):
+        raise SettingsInvalid(f"{options.sysfs_root}/bus/pci/devices does not exist: is --sysfs-root right?")
+    return tree
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -93,8 +93,11 @@ def _plan(options: argparse.Namespace) -> int:
         print(f"({applied} does not exist: comparing with the defaults)", file=sys.stderr)
     records = state / journal.FILE
     ledger = journal.read(records.read_bytes() if records.exists() else b"").ledger
-    made = settings_plan.plan(current, wanted, in_use=ledger.in_use(), gpus=_scan(options).gpus)
-    print("\n".join(settings_plan.render(made)))
+    tree = _tree(options)
+    gpus = discovery.scan(tree).gpus
+    made = settings_plan.plan(current, wanted, in_use=ledger.in_use(), gpus=gpus)
+    layouts = layout_plan.lines(tree, gpus, ledger, wanted.sriov, BootId(tree.read(BOOT_ID).strip()))
+    print("\n".join((*settings_plan.render(made), *layouts)))
     return lifecycle.OK
 
 
@@ -162,6 +165,8 @@ async def _daemon(
 ) -> None:
     state_path = Path(options.kubelet_root) / "plugins" / DRIVER_NAME
     state, cdi_dir = _directory(str(state_path), 0o750, "--kubelet-root"), _directory(options.cdi_root, 0o755, "--cdi-root")
+    metadata_path = str(state_path / claim_metadata.DIRECTORY)
+    metadata_dir = _directory(metadata_path, 0o755, "--kubelet-root")
     real = RealKernelTree(options.sysfs_root, options.dev_root)
     kube = HttpKubeApi(_credentials(options), user_agent=f"intel-gpu-dra/{flags.VERSION}", random=random.random)
     async with trio.open_nursery() as nursery:
@@ -181,7 +186,10 @@ async def _daemon(
             directory_watch=InotifyWatch(),
             state=state,
             cdi_dir=cdi_dir,
+            metadata_dir=metadata_dir,
+            metadata_path=metadata_path,
             run_blocking=_in_threads(WORKERS),
+            kernel_call=kernel_call.caller(KERNEL_THREADS),
             clock=time.time,
             random=random.random,
         )
@@ -193,6 +201,7 @@ async def _daemon(
                 await kube.aclose()
             state.close()
             cdi_dir.close()
+            metadata_dir.close()
         nursery.cancel_scope.cancel()
 
 

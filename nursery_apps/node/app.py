@@ -1,7 +1,7 @@
 """The node plugin's whole task tree on one screen. `__main__` composes the parts, this runs them; nothing here decides anything.
 
-Stop order is nesting: intake first, then the claims with their grace, then the supporters. A task that fails takes everything down; the
-next life computes what is left from the facts.
+Stop order is nesting: intake first, then the claims and then the cards with one grace, then the supporters. A task that fails takes
+everything down; the next life computes what is left from the facts.
 """
 
 from __future__ import annotations
@@ -39,22 +39,25 @@ async def run(parts: Parts, *, stop: trio.Event, task_status: trio.TaskStatus[Ku
         await supporters.start(parts.tell_changes)
         supporters.start_soon(parts.served.run)
         supporters.start_soon(parts.own_node.run)
-        async with trio.open_nursery() as claims:
-            await claims.start(parts.desk.run)
-            async with trio.open_nursery() as intake:
-                await intake.start(parts.inventory.run)
-                await intake.start(parts.offering.run)
-                await intake.start(parts.publisher.run)
-                parts.tell_recovered(await parts.reconciler.recover())
-                await intake.start(parts.reconciler.run)
-                sockets = await parts.sockets()
-                await intake.start(partial(_serve, parts, sockets))
-                task_status.started(sockets)
-                await stop.wait()
-                log.info("stopping: no new calls, %d claims in work", parts.desk.busy())
-                claims.cancel_scope.deadline = trio.current_time() + parts.grace_seconds()
-                intake.cancel_scope.cancel()
-            parts.desk.close()
+        async with trio.open_nursery() as hardware:
+            hardware.start_soon(parts.cards.run)
+            async with trio.open_nursery() as claims:
+                await claims.start(parts.desk.run)
+                async with trio.open_nursery() as intake:
+                    await intake.start(parts.inventory.run)
+                    await intake.start(parts.offering.run)
+                    await intake.start(parts.publisher.run)
+                    parts.tell_recovered(await parts.reconciler.recover())
+                    await intake.start(parts.reconciler.run)
+                    sockets = await parts.sockets()
+                    await intake.start(partial(_serve, parts, sockets))
+                    task_status.started(sockets)
+                    await stop.wait()
+                    log.info("stopping: no new calls, %d claims in work", parts.desk.busy())
+                    hardware.cancel_scope.deadline = trio.current_time() + parts.grace_seconds()
+                    intake.cancel_scope.cancel()
+                parts.desk.close()
+            parts.cards.close()
         supporters.cancel_scope.cancel()
     log.info("stopped")
 

@@ -1,22 +1,33 @@
-"""Inventory, settings and claims -> the pool to publish."""
+"""What is seen of the machine, settings and claims -> the pool to publish."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
+import msgspec
 import trio
 
 from dra import offer, settings, slices
-from dra.devices import Gpu, Inventory
+from dra.devices import Gpu
 from dra.ledger import Ledger
 from dra.names import DeviceName, NodeName
+from dra.offer import Sight
 from dra.settings import Publish
 from dra.slices import Desired
 from nursery_apps.latest import Latest
 
 log = logging.getLogger(__name__)
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """What a claim may have been given before it is there, by device."""
+
+    gpus: Mapping[DeviceName, Gpu]
+    profiles: Mapping[DeviceName, str]
+    """Of VFs."""
 
 
 class Offering:
@@ -25,7 +36,7 @@ class Offering:
     def __init__(
         self,
         node: NodeName,
-        inventory: Latest[Inventory],
+        sight: Latest[Sight | None],
         ledger: Latest[Ledger],
         publish: Latest[Publish],
         *,
@@ -33,12 +44,13 @@ class Offering:
     ) -> None:
         """`on_tainted(sentence)` is told when a GPU breaks or vanishes under a claim."""
         self._node = node
-        self._inventory = inventory
+        self._sight = sight
         self._ledger = ledger
         self._publish = publish
         self._on_tainted = on_tainted
         self._remembered: dict[DeviceName, Gpu] = {}
         self._made: offer.Offer | None = None
+        self._planned = Planned({}, {})
         self.withheld: dict[DeviceName, str] = {}
         self.desired: Latest[Desired | None] = Latest(None)
         """None until the first scan: an empty pool would take the GPUs of a restarted plugin away."""
@@ -48,10 +60,10 @@ class Offering:
         self._decide()
         task_status.started()
         async with trio.open_nursery() as nursery:
-            for source in (self._inventory, self._ledger, self._publish):
+            for source in (self._sight, self._ledger, self._publish):
                 nursery.start_soon(self._follow, source)
 
-    async def _follow(self, source: Latest[Inventory] | Latest[Ledger] | Latest[Publish]) -> None:
+    async def _follow(self, source: Latest[Any]) -> None:
         seen = -1  # what changed before this task first ran counts too
         while True:
             await source.wait_newer(seen)
@@ -60,16 +72,29 @@ class Offering:
 
     def known(self) -> list[Gpu]:
         """Every GPU of the machine, and those that are gone but held."""
-        return list((self._remembered | dict(self._inventory.value.by_name)).values())
+        seen = self._sight.value
+        return list((self._remembered | (dict(seen.inventory.by_name) if seen is not None else {})).values())
+
+    def planned(self) -> Planned:
+        """VFs of all layouts in force."""
+        return self._planned
 
     def _decide(self) -> None:
-        inventory, in_use = self._inventory.value, self._ledger.value.in_use()
-        made = offer.offer(inventory, remembered=self._remembered, in_use=in_use, selected=partial(settings.selects, self._publish.value))
-        self._remembered = {name: gpu for name, gpu in self._remembered.items() if name in in_use} | dict(inventory.by_name)
+        sight, ledger = self._sight.value, self._ledger.value
+        if sight is None:
+            return
+        in_use, lent = ledger.in_use(), offer.lent(ledger)
+        made = offer.offer(
+            sight, remembered=self._remembered, in_use=in_use, lent=lent, selected=partial(settings.selects, self._publish.value)
+        )
+        kept = {name: gpu for name, gpu in self._remembered.items() if name in in_use}
+        # What a claim has bound to another driver is remembered as it was before: that is what it will be again.
+        self._remembered = kept | {name: gpu for name, gpu in sight.inventory.by_name.items() if not (name in lent and name in kept)}
         if made == self._made:
             return  # the ledger changes with every prepare; rendering 64 GPUs each time would cost more than the prepare
         before = self._made.taints if self._made is not None else {}
         self._made = made
+        self._planned = Planned(made.planned, made.profiles)
         self._report(dict(made.withheld))
         for name, taints in made.taints.items():
             if before.get(name) != taints:
@@ -77,7 +102,7 @@ class Offering:
                 self._on_tainted(
                     f"{name}, held by claim {claims}, is unfit ({keys}): its pods are evicted where the API server keeps taints"
                 )
-        self.desired.set(slices.desired(self._node, made.gpus, taints=made.taints))
+        self.desired.set(slices.desired(self._node, made.gpus, taints=made.taints, terms=made.terms, counters=made.counters))
 
     def _report(self, withheld: dict[DeviceName, str]) -> None:
         for name, why in withheld.items():

@@ -19,9 +19,11 @@ from dra.kubelet_sockets import KubeletSockets
 from dra.names import DRIVER_NAME, Bdf, BootId, ClaimUid, NodeName, PoolName
 from dra.settings import NodePluginConfiguration, seconds
 from nursery_apps import log as log_lines
+from nursery_apps.kernel_call import KernelCall
 from nursery_apps.latest import Latest
 from nursery_apps.metrics import Metrics
 from nursery_apps.node.announcer import Announcer
+from nursery_apps.node.cards import Cards
 from nursery_apps.node.claim_desk import ClaimRef
 from nursery_apps.node.claim_reader import ClaimReader
 from nursery_apps.node.desk import Desk, Verb
@@ -66,7 +68,10 @@ class Parts:
         directory_watch: DirectoryWatch,
         state: StateDir,
         cdi_dir: StateDir,
+        metadata_dir: StateDir,
+        metadata_path: str,
         run_blocking: RunBlocking,
+        kernel_call: KernelCall,
         clock: Clock,
         random: Callable[[], float],
     ) -> None:
@@ -79,6 +84,7 @@ class Parts:
         self._rescan_seconds = Latest(seconds(settings.device_events.rescan_period))
         self._reconcile_seconds = Latest(seconds(settings.reconcile_period))
         self._publish = Latest(settings.publish)
+        self._sriov = Latest(settings.sriov)
         pool = PoolName(node)
 
         self.announcer = Announcer(kube, component=f"{DRIVER_NAME}/node-plugin", node=node, clock=clock)
@@ -86,9 +92,22 @@ class Parts:
         self.inventory = InventoryKeeper(
             tree, events, rescan_seconds=self._rescan_seconds, on_scan=self.metrics.scan, on_wedged=self._tell_wedged
         )
-        self.offering = Offering(node, self.inventory.inventory, self.journal.ledger, self._publish, on_tainted=self._tell_tainted)
         self.served = ServedApiKeeper(kube, random)
         self.own_node = OwnNodeKeeper(kube, node, random)
+        self.cards = Cards(
+            tree=tree,
+            call=kernel_call,
+            journal=self.journal,
+            inventory=self.inventory.inventory,
+            rescan=self.inventory.rescan,
+            settings=self._sriov,
+            node=self.own_node.node,
+            boot_id=boot_id,
+            on_step=self.metrics.card_step,
+            on_fault=self._tell_card_fault,
+            on_plan=self._tell_layout,
+        )
+        self.offering = Offering(node, self.cards.sight, self.journal.ledger, self._publish, on_tainted=self._tell_tainted)
         self.reader = ClaimReader(kube, self.served.claims, random)
         self.publisher = Publisher(
             kube,
@@ -103,8 +122,12 @@ class Parts:
         preparer = Preparer(
             journal=self.journal,
             cdi_dir=cdi_dir,
+            metadata_dir=metadata_dir,
+            metadata_path=metadata_path,
             reader=self.reader,
             inventory=self.inventory.inventory,
+            cards=self.cards,
+            planned=self.offering.planned,
             pool=pool,
             boot_id=boot_id,
             clock=clock,
@@ -236,6 +259,7 @@ class Parts:
         self._rescan_seconds.set(seconds(now.device_events.rescan_period))
         self._reconcile_seconds.set(seconds(now.reconcile_period))
         self._publish.set(now.publish)
+        self._sriov.set(now.sriov)
         log_lines.set_level(now.logging.level)
         self.metrics.reload(result.outcome)
         weight = Weight.WARNING if result.outcome in ("invalid", "refused") else Weight.NORMAL
@@ -262,6 +286,14 @@ class Parts:
     def _tell_wedged(self, bdf: Bdf, how: str) -> None:
         self.metrics.wedged()
         self._announce(Weight.WARNING, "GPUWedged", f"GPU {bdf} is wedged ({how}): withdrawn until its driver is bound again")
+
+    def _tell_card_fault(self, bdf: Bdf, fault: DriverError) -> None:
+        log.error("%s: %s", bdf, fault)
+        self._tell_finding(fault.reason, None, str(fault))
+
+    def _tell_layout(self, sentence: str, at_fault: bool) -> None:
+        log.log(logging.WARNING if at_fault else logging.INFO, "layout: %s", sentence)
+        self._announce(Weight.WARNING if at_fault else Weight.NORMAL, "LayoutImpossible" if at_fault else "LayoutPlanned", sentence)
 
     def _tell_tainted(self, sentence: str) -> None:
         log.warning("%s", sentence)
@@ -296,4 +328,5 @@ class Parts:
             events=self.announcer.written,
             events_dropped=self.announcer.dropped,
             registered=self.registration.value.standing is Standing.REGISTERED,
+            stuck_cards=self.cards.stuck,
         )

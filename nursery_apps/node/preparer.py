@@ -8,25 +8,28 @@ what is left from the facts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 import msgspec
 import trio
 
-from dra import allocation, cdi, preparation
+from dra import allocation, cdi, claim_metadata, preparation
+from dra.claim_metadata import MetadataFile
 from dra.claims import Happening, Stage, advance
 from dra.devices import Inventory
-from dra.errors import HardwareFault, NotYet
+from dra.errors import DriverError, HardwareFault, NotYet
 from dra.kube.claims import Consumer, ResourceClaim
 from dra.ledger import Change, Forget, Ledger
 from dra.names import BootId, ClaimUid, DeviceName, PoolName
 from dra.records import Grant, Record
 from nursery_apps.latest import Latest
+from nursery_apps.node.cards import Cards
 from nursery_apps.node.claim_desk import ClaimRef, PreparedDevice, PreparedReply
 from nursery_apps.node.claim_reader import ClaimReader
 from nursery_apps.node.journal_writer import Journal
+from nursery_apps.node.offering import Planned
 from nursery_apps.seams import Clock, RunBlocking, StateDir
 
 log = logging.getLogger(__name__)
@@ -55,8 +58,12 @@ class Preparer:
         *,
         journal: Journal,
         cdi_dir: StateDir,
+        metadata_dir: StateDir,
+        metadata_path: str,
         reader: ClaimReader,
         inventory: Latest[Inventory],
+        cards: Cards,
+        planned: Callable[[], Planned],
         pool: PoolName,
         boot_id: BootId,
         clock: Clock,
@@ -64,11 +71,19 @@ class Preparer:
         on_step: OnStep,
         on_blocked: Callable[[ClaimUid], None],
     ) -> None:
-        """`on_blocked(uid)` is told which claim stands in the way of another: it may be one that no longer exists."""
+        """
+        Args:
+            metadata_path: of `metadata_dir` on the host, for the mounts of containers.
+            planned: VFs that are not made yet, as they will be.
+            on_blocked: told which claim stands in the way of another: it may be one that no longer exists.
+        """
         self._journal = journal
         self._cdi_dir = cdi_dir
+        self._metadata_dir, self._metadata_path = metadata_dir, metadata_path
         self._reader = reader
         self._inventory = inventory
+        self._cards = cards
+        self._planned = planned
         self._pool = pool
         self._boot_id = boot_id
         self._clock = clock
@@ -93,10 +108,14 @@ class Preparer:
             grants = record.grants
         else:
             progress.consumers = claim.consumers
-            grants = allocation.grants(claim, ref.uid, self._pool, self._inventory.value.by_name)
-        await self._await_devices(grants, progress)
+            planned = self._planned()
+            known = {**planned.gpus, **self._inventory.value.by_name}
+            grants = allocation.grants(claim, ref.uid, self._pool, known, profiles=planned.profiles)
+        # What a card's owner has to make or change first is waited for after the claim holds it: nobody else may want it otherwise then.
+        await self._await_devices([grant for grant in grants if not self._cards.concerns(grant)], progress)
         if record is None or not record.same_holdings(grants):
-            record = await self._grant(ref, grants, progress)
+            record = await self._grant(ref, grants, progress, claim_metadata.pod_claim_of(claim) if claim is not None else "")
+        await self._await_cards(grants, progress)
         await self.settle(ref.uid)
         return self._reply(record, grants)
 
@@ -119,16 +138,29 @@ class Preparer:
         if self._journal.ledger.value.stage(ref.uid) is Stage.PARKED:
             await self._forget(ref.uid)
 
+    async def _give_back(self, record: Record) -> None:
+        """Have functions bound to their own drivers again, before anything else of the claim goes.
+
+        Raises:
+            DriverError: the kernel refused; the claim goes on holding them, and the kubelet asks again.
+        """
+        lent = {grant.card for grant in record.grants if grant.driver and not grant.admin}
+        for fault in (await self._cards.ready(lent)).values() if lent else ():
+            raise fault
+
     async def settle(self, uid: ClaimUid) -> Stage:
         """Take steps until the facts are what the record says; the one path of normal work, retry and recovery.
 
         Raises:
-            HardwareFault: a file of the CDI directory cannot be written or removed.
+            HardwareFault: a function cannot be given back, or a file of the CDI directory cannot be written or removed.
             JournalUnwritable: the record cannot be dropped.
         """
+        record = self._journal.ledger.value.get(uid)
+        if record is not None and record.stage is Stage.RELEASING:
+            await self._give_back(record)
         started = trio.current_time()
         # One piece of blocking work for all file steps of the claim: thread hops cost more than the files.
-        facts, left = await self._run_blocking(partial(self._settle_files, uid, self._journal.ledger.value.get(uid)))
+        facts, left = await self._run_blocking(partial(self._settle_files, uid, record))
         self._on_step("cdi", trio.current_time() - started)
         if isinstance(left, preparation.ForgetClaim):
             await self._forget(uid)
@@ -146,12 +178,21 @@ class Preparer:
         await self._timed("journal", self._journal.commit(forget))
 
     def _settle_files(self, uid: ClaimUid, record: Record | None) -> tuple[preparation.Facts, preparation.Step | None]:
-        name = cdi.file_name(uid)
-        wanted = cdi.render(record, self._inventory.value.by_name) if record is not None else None
+        name, gpus = cdi.file_name(uid), self._inventory.value.by_name
+        files: tuple[MetadataFile, ...] = ()
+        if record is not None and any(grant.driver for grant in record.grants):  # nobody but virtual machines reads them
+            files = claim_metadata.files(record, gpus, profiles=self._planned().profiles)
+        mounts = claim_metadata.mounts(files, self._metadata_path)
+        wanted = cdi.render(record, gpus, mounts=mounts) if record is not None else None
+        metadata = {file.name: file.data for file in files}
         try:
             while True:
-                facts = preparation.Facts(uid, record, self._cdi_dir.read(name), wanted)
+                facts = preparation.Facts(uid, record, self._cdi_dir.read(name), wanted, self._metadata_of(uid), metadata)
                 match preparation.next_step(facts):
+                    case preparation.WriteMetadata(file, data):
+                        self._metadata_dir.replace(file, data, mode=0o644)  # containers run as other users
+                    case preparation.RemoveMetadata(file):
+                        self._metadata_dir.remove(file)
                     case preparation.WriteCdi(data):
                         self._cdi_dir.replace(name, data, mode=0o644)  # runtimes may run as another user
                     case preparation.RemoveCdi():
@@ -160,8 +201,12 @@ class Preparer:
                         return facts, left
         except OSError as error:
             raise HardwareFault(
-                f"CDI file {error.filename or name}: {error.strerror}; free space or make the directory writable", reason="CdiUnwritable"
+                f"file {error.filename or name}: {error.strerror}; free space or make the directory writable", reason="CdiUnwritable"
             ) from error
+
+    def _metadata_of(self, uid: ClaimUid) -> dict[str, bytes]:
+        mine = [name for name in self._metadata_dir.list() if claim_metadata.uid_of_file(name) == uid]
+        return {name: data for name in mine if (data := self._metadata_dir.read(name)) is not None}
 
     async def _read(self, ref: ClaimRef, record: Record | None, progress: Progress) -> ResourceClaim | None:
         progress.waiting_for = f"the API server to answer for claim {ref.namespace}/{ref.name}"
@@ -174,7 +219,33 @@ class Preparer:
         self._on_step("read", trio.current_time() - started)
         return claim
 
-    async def _await_devices(self, grants: tuple[Grant, ...], progress: Progress) -> None:
+    async def _await_cards(self, grants: tuple[Grant, ...], progress: Progress) -> None:
+        """Have the VFs made and the drivers switched that these grants need; all of them or an error.
+
+        Raises:
+            DriverError: what the kernel refused. The claim holds its devices all the same, until the kubelet unprepares it.
+        """
+        concerned = [grant for grant in grants if self._cards.concerns(grant)]
+        if not concerned:
+            return
+        started = trio.current_time()
+        progress.waiting_for = f"the hardware of {', '.join(grant.device for grant in concerned)}"
+        faults = await self._cards.ready({grant.card for grant in concerned})
+        for grant in concerned:
+            # A fault that is about another VF of the card stops nobody whose own is fit.
+            if grant.card in faults and not self._fit(grant):
+                raise faults[grant.card]
+        self._on_step("card", trio.current_time() - started)
+        await self._await_devices(concerned, progress)
+
+    def _fit(self, grant: Grant) -> bool:
+        try:
+            allocation.require(grant, self._inventory.value.by_name.get(grant.device))
+        except DriverError:
+            return False
+        return True
+
+    async def _await_devices(self, grants: Sequence[Grant], progress: Progress) -> None:
         """Wait until every device is there and fit."""
         started = trio.current_time()
         for grant in grants:
@@ -188,9 +259,17 @@ class Preparer:
                     await self._inventory.wait_newer(seen)
         self._on_step("device", trio.current_time() - started)
 
-    async def _grant(self, ref: ClaimRef, grants: tuple[Grant, ...], progress: Progress) -> Record:
+    async def _grant(self, ref: ClaimRef, grants: tuple[Grant, ...], progress: Progress, pod_claim: str) -> Record:
         """Record the intent, once nobody else holds the devices."""
-        record = Record(uid=ref.uid, namespace=ref.namespace, name=ref.name, grants=grants, boot_id=self._boot_id, granted_at=self._clock())
+        record = Record(
+            uid=ref.uid,
+            namespace=ref.namespace,
+            name=ref.name,
+            grants=grants,
+            boot_id=self._boot_id,
+            granted_at=self._clock(),
+            pod_claim=pod_claim,
+        )
         seen_here = False
         if self._journal.ledger.value.parked:  # only then does it matter, and looking costs a hop to a thread
             seen_here = await self._run_blocking(partial(self._cdi_dir.stamp, cdi.file_name(ref.uid))) is not None

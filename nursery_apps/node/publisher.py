@@ -12,13 +12,15 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from dra import backoff, slice_plan, slices
+from dra import backoff, slice_contents, slice_features, slice_plan, slices
 from dra.kube.node import owner_of
 from dra.names import DRIVER_NAME, DeviceName, NodeName
-from dra.pool import Effect, Pool
+from dra.pool import Pool
+from dra.slice_contents import DroppedField
+from dra.slice_features import Feature
 from dra.slice_limits import Dropped
 from dra.slice_plan import Create, Delete, Replace, Write
-from dra.slices import Desired, DroppedField, SliceApi
+from dra.slices import Desired, SliceApi
 from nursery_apps.latest import Latest
 from nursery_apps.mirror import Mirror
 from nursery_apps.node.own_node import OwnNode
@@ -38,7 +40,7 @@ and still within this time."""
 FIRST_RETRY_SECONDS: Final = 0.5
 RETRY_AT_MOST_SECONDS: Final = 30.0
 PROBE_AGAIN_SECONDS: Final = 3600.0
-"""A server that drops taints is asked again after so long: feature gates are switched without a new version."""
+"""A server that drops taints, counters or shares is asked again after so long: feature gates are switched without a new version."""
 
 Slice = dict[str, Any]
 
@@ -52,7 +54,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     slices: int = 0
     devices: int = 0
     withdrawn: tuple[DeviceName, ...] = ()
-    """Devices with a taint that the server would not keep."""
+    """Devices that are not offered because the server would not keep their taints or counters."""
     not_published: tuple[Dropped, ...] = ()
     """What had to be left out before it was sent."""
     dropped: tuple[DroppedField, ...] = ()
@@ -126,8 +128,8 @@ class _Session:
         self._mirror: Mirror[Slice] = Mirror(
             publisher._kube, what, field_selector=selector, random=publisher._random, on_not_served=publisher._on_not_served
         )
-        self._keeps_taints: bool | None = None if api.knows_taints else False
-        self._probed_at = -PROBE_AGAIN_SECONDS
+        self._keeps: dict[str, bool] = {}
+        self._asked_at: dict[str, float] = {}
         self._adopted: dict[bytes, bytes] = {}
         self._in_doubt = False
         self._said: set[str] = set()
@@ -181,20 +183,35 @@ class _Session:
         if self._in_doubt:
             await self._mirror.refresh()
             self._in_doubt = False
-        await self._probe(desired.pool)
+        for feature in slice_features.ALL:
+            await self._probe(feature, desired.pool)
         wrote, settled = False, False
         while not settled:
-            pool = desired.pool if self._keeps_taints is not False else desired.pool.without_taints()
+            pool = self._publishable(desired.pool)
             owner = owner_of(self._of._node_name, node.uid)
             writes = slice_plan.plan(list(self._mirror.objects.values()), pool, self._api, owner=owner, adopted=self._adopted)
-            # A tainted device whose taint was dropped stands there as sound: it is withdrawn in the same breath.
-            settled = all([await self._make(write) for write in writes])
+            # What was dropped makes a sick device stand there as sound, or a card and its VFs as free: it is replaced in the same breath.
+            settled = await self._make_all(writes)
             wrote = wrote or bool(writes)
         self._report(desired)
         return wrote
 
+    def _publishable(self, pool: Pool) -> Pool:
+        """Without what the server was seen to drop."""
+        for feature in slice_features.ALL:
+            if not self._keeps.get(feature.gate, True):
+                pool = feature.without(pool)
+        return pool
+
+    async def _make_all(self, writes: list[Write]) -> bool:
+        """Make them in order. False after the first of which the server dropped something that matters: the rest would only repeat it."""
+        for write in writes:
+            if not await self._make(write):
+                return False
+        return True
+
     async def _make(self, write: Write) -> bool:
-        """Make one write. False if the server dropped a taint."""
+        """Make one write. False if the server dropped something that matters."""
         self._of._tell(writes=self._of.status.value.writes + 1)
         match write:
             case Create(body):
@@ -211,46 +228,55 @@ class _Session:
 
     def _compare(self, sent: Slice, stored: Slice) -> bool:
         self._mirror.adopt(stored)
-        dropped = slices.dropped_fields(sent, stored)
-        if any(one.field == "taints" for one in dropped):
-            self._no_taints()
+        dropped = slice_contents.dropped_fields(sent, stored)
+        if missed := [feature for feature in slice_features.ALL if feature.missed(dropped)]:
+            for feature in missed:
+                self._do_without(feature, f"the API server does not keep {feature.what} ({feature.gate} is off)")
             return False
         if dropped:
             what = sorted({one.field for one in dropped})
             self._of._tell(dropped=dropped)
             self._find("FieldsDropped", f"the API server did not keep {', '.join(what)} of {len(dropped)} devices")
-        wanted, kept = slices.fingerprint(sent), slices.fingerprint(stored)
+        wanted, kept = slice_contents.fingerprint(sent), slice_contents.fingerprint(stored)
         if wanted != kept:
             # What the server makes of it is how it is: sending the same again would go on for ever.
             self._adopted[wanted] = kept
         return True
 
-    async def _probe(self, pool: Pool) -> None:
-        """Before the first taint is sent: would the server keep it? A dry run stores nothing, so no sick device shows up as sound."""
-        tainted = next((device for device in pool.devices if any(taint.effect is not Effect.NONE for taint in device.taints)), None)
-        since = trio.current_time() - self._probed_at
-        if tainted is None or not self._api.knows_taints or self._keeps_taints or since < PROBE_AGAIN_SECONDS:
+    async def _probe(self, feature: Feature, pool: Pool) -> None:
+        """Before something is sent that matters: would the server keep it? A dry run stores nothing, so nothing overlaps or shows up as
+        sound meanwhile."""
+        sample = feature.sample(pool)
+        since = trio.current_time() - self._asked_at.get(feature.gate, -PROBE_AGAIN_SECONDS)
+        if sample is None or self._keeps.get(feature.gate, False) or since < PROBE_AGAIN_SECONDS:
             return
-        self._probed_at = trio.current_time()
-        [body] = slices.render(msgspec.structs.replace(pool, devices=(tainted,)), self._api, generation=1, owner=None)
+        if not feature.known(self._api):
+            self._do_without(feature, f"this Kubernetes is too old for {feature.what} ({feature.gate})")
+            return
         try:
-            stored = await self._kube.create(self._what, body, dry_run=True)
+            for body in slices.render(sample, self._api, generation=1, owner=None):
+                stored = await self._kube.create(self._what, body, dry_run=True)
+                if feature.missed(slice_contents.dropped_fields(body, stored)):
+                    self._do_without(feature, f"the API server does not keep {feature.what} ({feature.gate} is off)")
+                    return
+            self._keeps[feature.gate] = True
         except (Invalid, Forbidden) as error:
-            log.info("cannot ask for taints by a dry run, reading them back instead: %s", error)
-            self._keeps_taints = None
-            return
-        if any(one.field == "taints" for one in slices.dropped_fields(body, stored)):
-            self._no_taints()
-        else:
-            self._keeps_taints = True
+            if feature.trusted:
+                log.info("cannot ask for %s by a dry run, reading them back instead: %s", feature.what, error)
+                self._asked_at[feature.gate] = trio.current_time()
+                self._keeps.pop(feature.gate, None)
+            else:
+                self._do_without(feature, f"no dry run can tell whether the API server keeps {feature.what}: {error}")
 
-    def _no_taints(self) -> None:
-        self._keeps_taints = False
-        self._find("TaintsNotSupported", "the API server does not keep device taints (DRADeviceTaints is off): tainted GPUs are withdrawn")
+    def _do_without(self, feature: Feature, why: str) -> None:
+        """Until it is time to ask again."""
+        self._keeps[feature.gate] = False
+        self._asked_at[feature.gate] = trio.current_time()
+        self._find(feature.reason, f"{why}: {feature.then}")
 
     def _report(self, desired: Desired) -> None:
         stored = list(self._mirror.objects.values())
-        shown = {name for one in stored for name in slices.devices_of(one)}
+        shown = {name for one in stored for name in slice_contents.devices_of(one)}
         for one in desired.dropped:
             self._find("NotPublishable", f"{one.what} {one.name} of {one.device} is not published: {one.why}")
         self._of._tell(
@@ -258,7 +284,7 @@ class _Session:
             generation=max((one["spec"]["pool"].get("generation", 0) for one in stored), default=None),
             slices=len(stored),
             devices=len(shown),
-            withdrawn=tuple(device.name for device in desired.pool.devices if device.taints and device.name not in shown),
+            withdrawn=tuple(device.name for device in desired.pool.devices if device.name not in shown),
             not_published=desired.dropped,
             error=None,
         )
@@ -288,7 +314,7 @@ class _Session:
 
 
 async def _any_newer(seen: list[tuple[Latest[Any], int]]) -> None:
-    """Until one of the cells has changed, or it is time to ask for taints again."""
+    """Until one of the cells has changed, or it is time to ask again for what the server dropped."""
     async with trio.open_nursery() as either:
         either.cancel_scope.deadline = trio.current_time() + PROBE_AGAIN_SECONDS
 

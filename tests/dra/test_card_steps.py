@@ -140,6 +140,14 @@ def test_what_cannot_be_is_said(situation: Situation, said: str) -> None:
     assert isinstance(step, Impossible) and said in step.why
 
 
+def test_quotas_are_read_only_where_they_matter() -> None:
+    unread = facts(quotas=None)
+    assert card_steps.next_step(at(facts=unread, carving=CARVING, users={1: A})) == card_steps.LookAtQuotas()
+    assert card_steps.next_step(at(facts=unread, carving=CARVING)) == card_steps.LookAtQuotas()
+    assert card_steps.next_step(at(facts=unread, carving=CARVING, users={1: A}, provisioned=True)) == MakeVfs(4)
+    assert card_steps.next_step(at(facts=facts(vfs=vfs(4), quotas=None), carving=CARVING, users={1: A})) is None
+
+
 def test_a_fair_share_needs_no_quotas() -> None:
     layout = (FAIR_SHARE,) * 6
     xe = facts(card=B60, driver="xe", quotas={})

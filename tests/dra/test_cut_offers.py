@@ -70,7 +70,7 @@ def test_the_layout_in_force(wanted: Layout, carving: Carving | None, pf: Gpu, u
 
 def test_vfs_that_cannot_be_made_are_not_offered() -> None:
     made = cut_offers.offer(PF, CARD, M4, fault="no", without_counters="vfs")
-    assert made == cut_offers.CutOffer((PF,), {}, {})
+    assert (made.gpus, made.terms, made.counters, len(made.planned)) == ((PF,), {}, {}, 4)
     assert len(cut_offers.offer(CUT, CARD, M4, fault="VF 3 has no nodes", without_counters="vfs").gpus) == 5
 
 

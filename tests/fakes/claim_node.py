@@ -11,13 +11,21 @@ from typing import Any, TypeVar, cast
 
 import trio
 
+from dra import discovery
 from dra.devices import DeviceNode, Gpu, Inventory
-from dra.names import Bdf, BootId, ClaimUid, PoolName
+from dra.kernel_tree import KernelTree
+from dra.names import Bdf, BootId, ClaimUid, NodeName, PoolName
+from dra.settings import Publish
+from dra.sim_kernel.kernel import SimKernel
+from dra.sriov_settings import Sriov
+from nursery_apps.kernel_call import Hung
 from nursery_apps.latest import Latest
+from nursery_apps.node.cards import Cards
 from nursery_apps.node.claim_desk import ClaimRef, PreparedReply
 from nursery_apps.node.claim_reader import ClaimReader
 from nursery_apps.node.desk import Desk
 from nursery_apps.node.journal_writer import Journal
+from nursery_apps.node.offering import Offering
 from nursery_apps.node.preparer import Preparer
 from nursery_apps.node.reconciler import Reconciler
 from nursery_apps.seams import KubeApi
@@ -54,12 +62,32 @@ async def in_place(work: Callable[[], T], /) -> T:
     return work()
 
 
+class Blocks(Exception):
+    """The kernel does not come back until `free` is set."""
+
+    def __init__(self, free: trio.Event) -> None:
+        self.free = free
+
+
+async def call_in_place(work: Callable[[], T], /, *, seconds: float) -> T:
+    """KernelCall without a thread: the simulated kernel takes no time, and where it would block a test raises `Blocks` in its gate."""
+    await trio.lowlevel.checkpoint()
+    try:
+        return work()
+    except Blocks as blocked:
+        with trio.move_on_after(seconds):
+            await blocked.free.wait()
+            return await call_in_place(work, seconds=seconds)
+        raise Hung(seconds, blocked.free) from None
+
+
 class Disks:
     """State directory and CDI directory of one machine."""
 
     def __init__(self) -> None:
         self.state: dict[str, bytes] = {}
         self.cdi: dict[str, bytes] = {}
+        self.metadata: dict[str, bytes] = {}
 
     def reboot(self) -> None:
         self.cdi.clear()  # a tmpfs
@@ -69,24 +97,58 @@ class ClaimNode:
     """One life. Use `async with ClaimNode(...).running() as node`."""
 
     def __init__(
-        self, server: ClaimServer, *gpus: Gpu, disks: Disks | None = None, power: Power | None = None, boot: str = "boot-1"
+        self,
+        server: ClaimServer,
+        *gpus: Gpu,
+        disks: Disks | None = None,
+        power: Power | None = None,
+        boot: str = "boot-1",
+        kernel: SimKernel | None = None,
+        sriov: Sriov | None = None,
     ) -> None:
+        """With `kernel` the inventory is what a scan of it finds, and `gpus` are not needed."""
         self.server = server
+        self.kernel = kernel
+        self._asked = trio.Event()
         self.disks = disks or Disks()
         self.power = power or Power()
         self.state = MemoryStateDir(self.disks.state, self.power)
         self.cdi = MemoryStateDir(self.disks.cdi, self.power)
-        self.inventory: Latest[Inventory] = Latest(Inventory(gpus))
+        self.metadata = MemoryStateDir(self.disks.metadata, self.power)
+        self.inventory: Latest[Inventory] = Latest(Inventory(gpus) if kernel is None else discovery.scan(kernel))
+        self.sriov = Latest(sriov or Sriov())
+        self.faults: list[str] = []
+        self.plans: list[str] = []
+        self.steps: list[tuple[str, str]] = []
+        """(address, step) of every step of a card."""
         self.findings: list[tuple[str, str | None, str]] = []
         self.outcomes: list[tuple[str, str, str | None]] = []
         kube = cast(KubeApi, server)
         self.journal = Journal(self.state, BootId(boot), run_blocking=in_place, on_commit=lambda decisions, size, seconds: None)
         self.reader = ClaimReader(kube, lambda: CLAIMS, lambda: 0.5)
+        self.cards = Cards(
+            tree=kernel if kernel is not None else cast(KernelTree, None),  # nothing is read without cut cards
+            call=call_in_place,
+            journal=self.journal,
+            inventory=self.inventory,
+            rescan=self.rescan,
+            settings=self.sriov,
+            node=Latest(None),
+            boot_id=BootId(boot),
+            on_step=lambda bdf, step, seconds: self.steps.append((bdf, step)),
+            on_fault=lambda bdf, fault: self.faults.append(f"{fault.reason}: {fault}"),
+            on_plan=lambda sentence, at_fault: self.plans.append(sentence),
+        )
+        self.offering = Offering(NodeName(POOL), self.cards.sight, self.journal.ledger, Latest(Publish()), on_tainted=lambda sentence: None)
         self.preparer = Preparer(
             journal=self.journal,
             cdi_dir=self.cdi,
+            metadata_dir=self.metadata,
+            metadata_path="/plugin/dra-device-metadata",
             reader=self.reader,
             inventory=self.inventory,
+            cards=self.cards,
+            planned=self.offering.planned,
             pool=POOL,
             boot_id=BootId(boot),
             clock=lambda: 0.0,
@@ -121,16 +183,38 @@ class ClaimNode:
         async with trio.open_nursery() as supporters:
             await supporters.start(self.journal.run)
             await supporters.start(self.reader.run)
-            async with trio.open_nursery() as claims:
-                await claims.start(self.desk.run)
-                async with trio.open_nursery() as intake:
-                    await self.reconciler.recover()
-                    if reconcile:
-                        await intake.start(self.reconciler.run)
-                    yield self
-                    intake.cancel_scope.cancel()
-                self.desk.close()
+            async with trio.open_nursery() as hardware:
+                hardware.start_soon(self.cards.run)
+                async with trio.open_nursery() as claims:
+                    await claims.start(self.desk.run)
+                    async with trio.open_nursery() as intake:
+                        if self.kernel is not None:
+                            await intake.start(self._scan)
+                        await intake.start(self.offering.run)
+                        await self.reconciler.recover()
+                        if reconcile:
+                            await intake.start(self.reconciler.run)
+                        yield self
+                        intake.cancel_scope.cancel()
+                    self.desk.close()
+                self.cards.close()
             supporters.cancel_scope.cancel()
+
+    def rescan(self) -> None:
+        self._asked.set()
+
+    async def _scan(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """As the inventory's keeper does, without its patience for bursts."""
+        assert self.kernel is not None
+        leave = self.kernel.subscribe(lambda *_event: self._asked.set(), lambda _why: self._asked.set())
+        try:
+            task_status.started()
+            while True:
+                await self._asked.wait()
+                self._asked = trio.Event()
+                self.inventory.set(discovery.scan(self.kernel))
+        finally:
+            leave()
 
     async def prepare(self, uid: str, *, deadline_seconds: float = 45) -> PreparedReply | str:
         return (await self.desk.prepare([ref(uid)], deadline_seconds))[ClaimUid(uid)]

@@ -21,6 +21,7 @@ from dra import attributes, cdi, discovery, journal, offer, opaque_config, slice
 from dra.devices import Gpu, Inventory, Kind, State
 from dra.errors import ClaimRefused
 from dra.names import Bdf, ClaimUid, NodeName
+from dra.offer import Sight
 from dra.settings import Publish, selects
 from dra.sim_kernel.kernel import SimKernel
 from dra.slices import SliceApi
@@ -33,7 +34,7 @@ NODE = NodeName("node1")
 
 
 def offered(inventory: Inventory, *in_use: Gpu) -> offer.Offer:
-    return offer.offer(inventory, remembered={}, in_use={g.name for g in in_use}, selected=lambda g: selects(Publish(), g))
+    return offer.offer(Sight(inventory), remembered={}, in_use={g.name for g in in_use}, selected=lambda g: selects(Publish(), g))
 
 
 # --- main -----------------------------------------------------------------------------------------------------------------------------
@@ -84,7 +85,10 @@ def test_a_node_with_more_functions_than_a_slice_holds_offers_them_all() -> None
     assert sum(len(item["spec"]["devices"]) for item in rendered) == 136
     assert max(len(item["spec"]["devices"]) for item in rendered) <= 128
     made = offer.offer(
-        Inventory((gpu(1, state=State.WEDGED, publishable=False), *vfs[20:])), remembered={}, in_use={gpu(1).name}, selected=lambda g: True
+        Sight(Inventory((gpu(1, state=State.WEDGED, publishable=False), *vfs[20:]))),
+        remembered={},
+        in_use={gpu(1).name},
+        selected=lambda g: True,
     )
     tainted = slices.render(
         slices.desired(NODE, made.gpus, taints=made.taints).pool, SliceApi.of("v1", "v1.36.0"), generation=1, owner=None

@@ -1,0 +1,306 @@
+"""The one task that changes a card: it carves, uncarves, binds and gives back, a step at a time, each computed from what is true by then.
+
+Everything it does to one physical function is in order; every other task reads snapshots. It holds no state that matters: what it was
+doing is in the journal and in the kernel, and the next life's owner goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+import trio
+
+from dra import binding, card_errors, card_facts, card_steps
+from dra.card_facts import CardFacts
+from dra.card_steps import Situation, Step
+from dra.carvings import Carving, Uncarve
+from dra.devices import Gpu, Inventory
+from dra.discovery import PCI_DEVICES
+from dra.errors import DriverError, HardwareFault, NotYet
+from dra.kernel_tree import KernelTree
+from dra.layouts import Layout, describe
+from dra.ledger import Change, Ledger
+from dra.names import Bdf, BootId, ClaimUid
+from dra.vf_quotas import Write
+from nursery_apps.kernel_call import Hung, KernelCall
+from nursery_apps.latest import Latest
+from nursery_apps.node.journal_writer import Journal
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+WRITE_SECONDS: Final = 10.0
+"""For a quota or an override: they reach the firmware in milliseconds."""
+PROBE_SECONDS: Final = 2.0
+"""For each VF that is made or taken away, beyond WRITE_SECONDS: a probe takes 0.1 to 1 s, taking away waits up to 0.5 s for its reset."""
+UP_SECONDS: Final = 30.0
+"""For VFs to get their driver and nodes, or a function its new driver; the kernel is done when its write returns, udev some time after."""
+STEPS_MAX: Final = 40
+"""Of one attempt: a card takes about ten from one layout to another. More means that somebody works against us, or the kernel does."""
+LOOK_SECONDS: Final = 1.0
+"""A look without an event, while something is waited for: events can be lost, and nobody listens any more when the program is stopping."""
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wanted of one card: by the settings, and by the claims that hold it or its VFs."""
+
+    gpu: Gpu
+    """The PF, as the last scan found it."""
+    layout: Layout
+    eager: bool
+    keep: bool
+    users: Mapping[int, Collection[ClaimUid]]
+    """0 for the card itself."""
+    drivers: Mapping[Bdf, str]
+    """Functions that a claim wants bound to another driver, or wanted: `` is back to the DRM driver."""
+
+
+class OnStep(Protocol):
+    def __call__(self, bdf: Bdf, step: str, seconds: float, /) -> None:
+        """A step of a card took so long: `MakeVfs`, `Provision`, `Unbind`, ..."""
+
+
+class CardOwner:
+    def __init__(
+        self,
+        bdf: Bdf,
+        *,
+        tree: KernelTree,
+        call: KernelCall,
+        journal: Journal,
+        inventory: Latest[Inventory],
+        rescan: Callable[[], None],
+        boot_id: BootId,
+        on_step: OnStep,
+    ) -> None:
+        """`rescan` makes the inventory look: an event may have been lost."""
+        self.bdf = bdf
+        self._tree, self._call, self._journal = tree, call, journal
+        self._inventory, self._rescan, self._boot_id, self._on_step = inventory, rescan, boot_id, on_step
+        self._doing = ""
+        self.stuck: trio.Event | None = None
+        """Set when the kernel lets go of a call that it held for too long; None while it holds none. Until then this card is left alone."""
+
+    async def attend(self, wish: Wish) -> DriverError | None:
+        """Take steps until nothing is left to do; why it could not be done otherwise. What failed halfway was taken back."""
+        if self.stuck is not None:
+            await self.stuck.wait()
+            self.stuck = None
+        try:
+            fault = await self._shape(wish)
+            return fault or await self._bind(wish)
+        except DriverError as fault:
+            return fault
+        except Hung as hung:
+            self.stuck = hung.back
+            return card_errors.hung(self.bdf, self._doing, hung.seconds)
+
+    # --- VFs ------------------------------------------------------------------------------------------------------------------------
+
+    async def _shape(self, wish: Wish) -> DriverError | None:
+        """Carve, uncarve, adopt."""
+        provisioned = awaited = with_quotas = False
+        fault: DriverError | None = None
+        for _ in range(STEPS_MAX):
+            facts = await self._look(wish, with_quotas=with_quotas)  # in each round: nothing is believed that was true a step ago
+            at = Situation(
+                facts=facts,
+                carving=self._journal.ledger.value.carvings.get(self.bdf),
+                wanted=wish.layout,
+                eager=wish.eager,
+                keep=wish.keep,
+                users=wish.users,
+                boot_id=self._boot_id,
+                provisioned=provisioned,
+                awaited=awaited,
+                given_up=fault is not None,
+            )
+            step = card_steps.next_step(at)
+            if step is None:
+                return fault
+            if with_quotas := isinstance(step, card_steps.LookAtQuotas):
+                continue
+            try:
+                await self._perform(step, facts)
+            except DriverError as refused:
+                if fault is not None or not isinstance(step, card_steps.Provision | card_steps.MakeVfs | card_steps.Autoprobe):
+                    raise
+                log.error("%s: %s; making the card whole again", self.bdf, refused)
+                fault, provisioned = refused, False
+                continue
+            provisioned = isinstance(step, card_steps.Provision) or (provisioned and not isinstance(step, card_steps.RemoveVfs))
+            awaited = awaited or isinstance(step, card_steps.AwaitKernel)
+        raise HardwareFault(f"{self.bdf} does not become what it should: somebody else keeps changing its VFs", reason="CardContested")
+
+    async def _look(self, wish: Wish, *, with_quotas: bool) -> CardFacts:
+        read = partial(card_facts.read, self._tree, wish.gpu, with_quotas=with_quotas)
+        return await self._in_kernel("looking at the card", read, WRITE_SECONDS)
+
+    async def _perform(self, step: Step, facts: CardFacts) -> None:
+        started = trio.current_time()
+        match step:
+            case card_steps.Remember(change):
+                await self._remember(change)
+            case card_steps.Provision(writes):
+                await self._provision(facts, writes)
+            case card_steps.Autoprobe():
+                await self._write("switching on sriov_drivers_autoprobe", "sriov_drivers_autoprobe", "1", WRITE_SECONDS)
+            case card_steps.MakeVfs(count):
+                log.info("%s: making %d VFs", self.bdf, count)
+                await self._make(count)
+            case card_steps.RemoveVfs():
+                await self._confirm_unused()
+                log.info("%s: taking %d VFs away", self.bdf, len(facts.vfs))
+                await self._remove(len(facts.vfs))
+            case card_steps.AwaitKernel():
+                await self._read_numvfs(facts.card.total_vfs)
+            case card_steps.AwaitVfs(indexes):
+                await self._await_vfs(indexes)
+            case card_steps.Impossible(why):
+                raise HardwareFault(why, reason="CardNotReady")
+        self._on_step(self.bdf, type(step).__name__, trio.current_time() - started)
+
+    async def _remember(self, change: Carving | Uncarve) -> None:
+        def decide(ledger: Ledger) -> list[Change]:
+            if isinstance(change, Carving) and (holders := _holders(ledger, self.bdf)):
+                raise NotYet(f"{self.bdf} is held as a whole by claim {holders[0]}", reason="CardInUse")
+            return [] if isinstance(change, Uncarve) and self.bdf not in ledger.carvings else [change]
+
+        await self._journal.commit(decide)
+        if isinstance(change, Carving):
+            log.info("%s: to be cut into %s", self.bdf, describe(change.layout))
+
+    async def _confirm_unused(self) -> None:
+        """Ask the journal as it is on disk: in a rolling update another instance may have granted a VF meanwhile."""
+
+        def decide(ledger: Ledger) -> list[Change]:
+            if holders := _holders(ledger, self.bdf, of_vfs=True):
+                raise NotYet(f"VFs of {self.bdf} are held by claim {holders[0]}", reason="CardInUse")
+            return []
+
+        await self._journal.commit(decide)
+
+    async def _provision(self, facts: CardFacts, writes: tuple[Write, ...]) -> None:
+        """A hop to a thread for each VF, not for each file: cancellation lands between VFs."""
+        for group in _in_runs(writes):
+
+            def write_all(group: list[Write] = group) -> None:
+                for write in group:
+                    try:
+                        self._tree.write(f"{facts.provisioning}/{write.path}", write.text)
+                    except OSError as error:
+                        raise card_errors.provisioning(self.bdf, write.path, write.text, error) from error
+
+            await self._in_kernel("writing quotas", write_all, WRITE_SECONDS)
+
+    async def _make(self, count: int) -> None:
+        try:
+            await self._write("making VFs", "sriov_numvfs", str(count), WRITE_SECONDS + PROBE_SECONDS * count)
+        except OSError as error:
+            raise card_errors.making(self.bdf, count, error) from error
+        made = await self._read_numvfs(count)
+        if made != count:  # the driver may make fewer than it was asked for, and say so only in the kernel's log
+            await self._remove(made)
+            raise HardwareFault(f"its driver made {made} of {count} VFs of {self.bdf}; see the kernel's log", reason="VfsNotMade")
+
+    async def _remove(self, count: int) -> None:
+        try:
+            await self._write("taking VFs away", "sriov_numvfs", "0", WRITE_SECONDS + PROBE_SECONDS * count)
+        except OSError as error:
+            raise card_errors.removing(self.bdf, error) from error
+
+    async def _read_numvfs(self, most: int) -> int:
+        def read() -> int:
+            text = self._tree.read(f"{PCI_DEVICES}/{self.bdf}/sriov_numvfs").strip()
+            return int(text) if text.isdecimal() else 0
+
+        return await self._in_kernel("waiting for the VFs", read, WRITE_SECONDS + PROBE_SECONDS * most)
+
+    async def _await_vfs(self, indexes: tuple[int, ...]) -> None:
+        def missing() -> list[int]:
+            there = card_facts.vfs(self._tree, self.bdf)
+            return [index for index in indexes if index not in there or not there[index].is_up]
+
+        with trio.move_on_after(UP_SECONDS):
+            while await self._in_kernel("looking at VFs", missing, WRITE_SECONDS):
+                await self._change()
+            return
+        left = await self._in_kernel("looking at VFs", missing, WRITE_SECONDS)
+        if left:
+            named = ", ".join(map(str, left[:6])) + (", ..." if len(left) > 6 else "")
+            raise HardwareFault(
+                f"VF {named} of {self.bdf} got no driver or no device nodes within {UP_SECONDS:.0f} s; see the kernel's log",
+                reason="VfNotReady",
+            )
+
+    # --- drivers --------------------------------------------------------------------------------------------------------------------
+
+    async def _bind(self, wish: Wish) -> DriverError | None:
+        """Every function that a claim wants with another driver, and every one that goes back; one that fails does not stop the others."""
+        fault: DriverError | None = None
+        for bdf, driver in sorted(wish.drivers.items()):
+            try:
+                await self._bind_one(bdf, driver or None)
+            except DriverError as refused:
+                fault = fault or refused
+        return fault
+
+    async def _bind_one(self, bdf: Bdf, driver: str | None) -> None:
+        began = trio.current_time()
+        while True:
+            facts = await self._in_kernel("looking at a function", partial(binding.facts, self._tree, bdf), WRITE_SECONDS)
+            if (why_not := binding.refusal(facts, driver)) is not None:
+                raise HardwareFault(f"{bdf} cannot be bound to {driver or 'its own driver'}: {why_not}", reason="DriverNotSwitched")
+            step = binding.next_step(facts, driver)
+            if step is None:
+                return
+            if isinstance(step, binding.Await):
+                if trio.current_time() - began > UP_SECONDS:
+                    raise HardwareFault(f"{bdf}: {step.what} did not come within {UP_SECONDS:.0f} s", reason="DriverNotSwitched")
+                await self._change()
+                continue
+            log.info("%s: %s", bdf, step)
+            started = trio.current_time()
+            await self._in_kernel(f"{type(step).__name__.lower()}", partial(binding.perform, self._tree, bdf, step), UP_SECONDS)
+            self._on_step(bdf, type(step).__name__, trio.current_time() - started)
+
+    # --- the kernel -----------------------------------------------------------------------------------------------------------------
+
+    async def _write(self, doing: str, name: str, text: str, seconds: float) -> None:
+        await self._in_kernel(doing, partial(self._tree.write, f"{PCI_DEVICES}/{self.bdf}/{name}", text), seconds)
+
+    async def _in_kernel(self, doing: str, work: Callable[[], T], seconds: float) -> T:
+        self._doing = doing
+        return await self._call(work, seconds=seconds)
+
+    async def _change(self) -> None:
+        """Until the inventory says that something changed, or it is time to look without being told."""
+        with trio.move_on_after(LOOK_SECONDS):
+            await self._inventory.wait_newer(self._inventory.version)
+            return
+        self._rescan()
+
+
+def _holders(ledger: Ledger, card: Bdf, *, of_vfs: bool = False) -> list[ClaimUid]:
+    """Claims that hold the card itself, or its VFs."""
+    return [
+        record.uid
+        for record in ledger.records()
+        for grant in record.grants
+        if not grant.admin and (grant.parent if of_vfs else grant.bdf) == card
+    ]
+
+
+def _in_runs(writes: tuple[Write, ...]) -> list[list[Write]]:
+    """In the same order, cut where the VF changes."""
+    runs: list[list[Write]] = []
+    for write in writes:
+        if not runs or runs[-1][0].path.partition("/")[0] != write.path.partition("/")[0]:
+            runs.append([])
+        runs[-1].append(write)
+    return runs

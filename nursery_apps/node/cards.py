@@ -1,0 +1,274 @@
+"""Sees to it that every card is what settings and claims want of it: an owner for each card that needs one, and answers for who waits.
+
+Level-triggered: journal, inventory and settings are values; when what one card depends on has changed, its owner attends to it. Claims wait
+here for their hardware, and the offering learns which layouts there are and what cannot be made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from dra import card_facts, layout_plan, sriov_settings
+from dra import ledger as ledgers
+from dra.carvings import Carving
+from dra.devices import Gpu, Inventory, Kind
+from dra.discovery import DRM_DRIVERS
+from dra.errors import DriverError
+from dra.kernel_tree import KernelTree
+from dra.names import Bdf, BootId
+from dra.offer import CutCard, Sight
+from dra.records import Grant
+from dra.sriov_settings import Sriov, Wanted
+from nursery_apps.kernel_call import Hung, KernelCall
+from nursery_apps.latest import Latest
+from nursery_apps.node.card_owner import CardOwner, OnStep, Wish
+from nursery_apps.node.journal_writer import Journal
+from nursery_apps.node.own_node import OwnNode
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS: Final = 60.0
+"""After a failure, unless something changes or a claim asks before: nothing that the kernel refuses for good is asked often."""
+LOOK_SECONDS: Final = 2.0
+"""For reading a card; one whose driver does not answer for so long is left out of what is offered with VFs."""
+
+
+class _Attention:
+    """What is known of one card's owner."""
+
+    def __init__(self, owner: CardOwner) -> None:
+        self.owner = owner
+        self.running = False
+        self.seen: Wish | None = None
+        """The wish that was last attended to."""
+        self.asked = self.answered = 0
+        """Tickets of those who wait."""
+        self.fault: DriverError | None = None
+        self.again_at = float("inf")
+
+    def is_news(self, wish: Wish) -> bool:
+        """Whether the owner should look because of it. After a failure the card's VFs have come and gone: that alone is no reason."""
+        if self.seen is None or self.fault is None:
+            return self.seen != wish
+        gpu = msgspec.structs.replace(wish.gpu, vfs_now=self.seen.gpu.vfs_now, publishable=self.seen.gpu.publishable, why=self.seen.gpu.why)
+        return self.seen != msgspec.structs.replace(wish, gpu=gpu)
+
+
+class Cards:
+    """`run` is the task."""
+
+    def __init__(
+        self,
+        *,
+        tree: KernelTree,
+        call: KernelCall,
+        journal: Journal,
+        inventory: Latest[Inventory],
+        rescan: Callable[[], None],
+        settings: Latest[Sriov],
+        node: Latest[OwnNode | None],
+        boot_id: BootId,
+        on_step: OnStep,
+        on_fault: Callable[[Bdf, DriverError], None],
+        on_plan: Callable[[str, bool], None],
+    ) -> None:
+        """
+        Args:
+            node: its labels are for the settings' selectors.
+            on_fault: something of a card could not be done; told once for each cause.
+            on_plan: (what is made of a card, whether that is a fault of the settings), when the settings want something new of it.
+        """
+        self._tree, self._call, self._journal, self._boot_id = tree, call, journal, boot_id
+        self._inventory, self._rescan, self._settings, self._node = inventory, rescan, settings, node
+        self._on_step, self._on_fault, self._on_plan = on_step, on_fault, on_plan
+        self._attentions: dict[Bdf, _Attention] = {}
+        self._told: dict[Bdf, Wanted] = {}
+        self._viewed: tuple[object, ...] = ()
+        self._closing = False
+        self._wake = trio.Event()
+        self._answered = trio.lowlevel.ParkingLot()
+        self.sight: Latest[Sight | None] = Latest(None)
+        """None until the first look."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Attend to cards until `close`, then until the owners at work are done; ready when the settings were held against them once."""
+        async with trio.open_nursery() as owners, trio.open_nursery() as sources:
+            for cell in (self._inventory, self._journal.ledger, self._settings, self._node):
+                sources.start_soon(self._follow, cell)
+            while not self._closing:
+                self._wake = trio.Event()
+                await self._view()
+                for bdf, wish in self._wishes().items():
+                    self._attend(owners, bdf, wish)
+                task_status.started()
+                task_status = trio.TASK_STATUS_IGNORED
+                idle = (each.again_at for each in self._attentions.values() if not each.running)
+                with trio.move_on_at(min(idle, default=float("inf"))):
+                    await self._wake.wait()
+            sources.cancel_scope.cancel()
+
+    def close(self) -> None:
+        """Begin nothing new: called when the last claim is done."""
+        self._closing = True
+        self._wake.set()
+
+    def concerns(self, grant: Grant) -> bool:
+        """Whether a card's owner has a say in this grant. A whole GPU that was never cut and keeps its driver needs nobody."""
+        if grant.admin:
+            return False
+        if grant.driver or grant.card in self._journal.ledger.value.carvings:
+            return True
+        return grant.parent is not None and grant.device not in self._inventory.value.by_name
+
+    async def ready(self, cards: Collection[Bdf]) -> dict[Bdf, DriverError]:
+        """Have the owners of these cards attend to them once more, all at once, and wait until they have; what could not be done."""
+        tickets = {}
+        for bdf in cards:
+            attention = self._attention(bdf)
+            attention.asked += 1
+            tickets[bdf] = attention.asked
+        self._wake.set()
+        while any(self._attentions[bdf].answered < ticket for bdf, ticket in tickets.items()):
+            await self._answered.park()
+        return {bdf: fault for bdf in tickets if (fault := self._attentions[bdf].fault) is not None}
+
+    @property
+    def stuck(self) -> int:
+        """Cards on which a call hangs in the kernel."""
+        return sum(each.owner.stuck is not None and not each.owner.stuck.is_set() for each in self._attentions.values())
+
+    # --- what is wanted -------------------------------------------------------------------------------------------------------------
+
+    async def _view(self) -> None:
+        """Hold the settings against every card they may be about."""
+        inventory, sriov, carvings = self._inventory.value, self._settings.value, self._journal.ledger.value.carvings
+        now = (self._inventory.version, self._settings.version, self._labels(), carvings)
+        if now == self._viewed:
+            return
+        self._viewed = now
+        found: dict[Bdf, CutCard] = {}
+        for gpu in inventory.gpus:
+            if gpu.kind is not Kind.PF or gpu.driver not in DRM_DRIVERS:
+                continue
+            if gpu.bdf not in carvings and sriov_settings.cut_for(sriov, gpu, self._labels()) is None:
+                continue
+            attention = self._attention(gpu.bdf)
+            if attention.owner.stuck is not None and not attention.owner.stuck.is_set():
+                continue
+            try:
+                facts = await self._call(partial(card_facts.read, self._tree, gpu), seconds=LOOK_SECONDS)
+            except Hung as hung:
+                log.error("%s: %s", gpu.bdf, hung)
+                attention.owner.stuck = hung.back
+                continue
+            wanted = sriov_settings.wanted(sriov, gpu, facts.card, self._labels())
+            self._tell(gpu, wanted, carvings.get(gpu.bdf))
+            found[gpu.bdf] = CutCard(facts.card, wanted.layout, carvings.get(gpu.bdf), self._fault_of(gpu.bdf))
+        self.sight.set(Sight(inventory, found, sriov.without_counters, self._boot_id))
+
+    def _tell(self, gpu: Gpu, wanted: Wanted, carving: Carving | None) -> None:
+        """What becomes of a card when the settings want something else of it than before."""
+        if self._told.get(gpu.bdf, Wanted()) == wanted:
+            return
+        self._told[gpu.bdf] = wanted
+        users = ledgers.users(self._journal.ledger.value, self._inventory.value.by_bdf()).get(gpu.bdf, {})
+        now = layout_plan.present(gpu, carving, self._boot_id)
+        if (sentence := layout_plan.sentence(gpu, now, wanted, self._settings.value, users)) is not None:
+            self._on_plan(sentence, bool(wanted.why))
+
+    def _labels(self) -> Mapping[str, str]:
+        return self._node.value.labels if self._node.value is not None else {}
+
+    def _fault_of(self, bdf: Bdf) -> str | None:
+        attention = self._attentions.get(bdf)
+        return str(attention.fault) if attention is not None and attention.fault is not None else None
+
+    def _wishes(self) -> dict[Bdf, Wish]:
+        """What is wanted of each card that anything is wanted of. A GPU that is whole and stays so needs nobody."""
+        ledger, sriov, gpus = self._journal.ledger.value, self._settings.value, self._inventory.value.by_bdf()
+        users, drivers = ledgers.users(ledger, gpus), ledgers.drivers(ledger)
+        views = self.sight.value.cards if self.sight.value is not None else {}
+        eager = {bdf for bdf, view in views.items() if sriov.make == "eager" and view.wanted}
+        cut = {bdf for bdf, by_index in users.items() if any(index > 0 for index in by_index)}
+        asked = {bdf for bdf, each in self._attentions.items() if each.asked > each.answered}
+        wishes = {}
+        for bdf in {*ledger.carvings, *drivers, *eager, *cut, *asked}:
+            gpu, view = gpus.get(bdf), views.get(bdf)
+            if gpu is None:
+                self._give_up(bdf)
+                continue
+            wishes[bdf] = Wish(
+                gpu=gpu,
+                layout=view.wanted if view is not None else (),
+                eager=bdf in eager,
+                keep=sriov.keep == "keep",
+                users=users.get(bdf, {}),
+                drivers=drivers.get(bdf, {}),
+            )
+        return wishes
+
+    # --- owners ---------------------------------------------------------------------------------------------------------------------
+
+    def _attention(self, bdf: Bdf) -> _Attention:
+        if bdf not in self._attentions:
+            owner = CardOwner(
+                bdf,
+                tree=self._tree,
+                call=self._call,
+                journal=self._journal,
+                inventory=self._inventory,
+                rescan=self._rescan,
+                boot_id=self._boot_id,
+                on_step=self._on_step,
+            )
+            self._attentions[bdf] = _Attention(owner)
+        return self._attentions[bdf]
+
+    def _attend(self, nursery: trio.Nursery, bdf: Bdf, wish: Wish) -> None:
+        attention = self._attention(bdf)
+        due = trio.current_time() >= attention.again_at
+        if not attention.running and (attention.is_news(wish) or attention.asked > attention.answered or due):
+            attention.running, attention.seen = True, wish
+            # The ticket now, with the wish: who asks later has a grant that this wish does not know.
+            nursery.start_soon(self._own, attention, wish, attention.asked)
+
+    async def _own(self, attention: _Attention, wish: Wish, ticket: int) -> None:
+        fault = await attention.owner.attend(wish)
+        self._answer(attention, ticket, fault)
+        if (stuck := attention.owner.stuck) is not None:
+            await stuck.wait()
+            attention.again_at = trio.current_time()
+            log.info("%s: the kernel has let go", attention.owner.bdf)
+        attention.running = False
+        self._wake.set()
+
+    def _answer(self, attention: _Attention, ticket: int, fault: DriverError | None) -> None:
+        if fault is not None and str(fault) != str(attention.fault):
+            self._on_fault(attention.owner.bdf, fault)
+        attention.answered, attention.fault = ticket, fault
+        attention.again_at = trio.current_time() + AGAIN_SECONDS if fault is not None else float("inf")
+        bdf = attention.owner.bdf
+        sight = self.sight.value
+        if sight is not None and (card := sight.cards.get(bdf)) is not None:
+            cards = {**sight.cards, bdf: msgspec.structs.replace(card, fault=self._fault_of(bdf))}
+            self.sight.set(msgspec.structs.replace(sight, cards=cards))
+        self._answered.unpark_all()
+
+    def _give_up(self, bdf: Bdf) -> None:
+        """The card is not on the bus: nobody can do anything for those who wait; they see that their device is absent."""
+        attention = self._attentions.get(bdf)
+        if attention is not None and not attention.running and attention.asked > attention.answered:
+            self._answer(attention, attention.asked, None)
+
+    async def _follow(self, cell: Latest[Any]) -> None:
+        seen = cell.version
+        while True:
+            await cell.wait_newer(seen)
+            seen = cell.version
+            self._wake.set()
