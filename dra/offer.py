@@ -14,7 +14,7 @@ from dra.devices import Gpu, Inventory, State
 from dra.layouts import Layout
 from dra.ledger import Ledger
 from dra.names import DRIVER_NAME, Bdf, BootId, DeviceName
-from dra.pool import Effect, Taint
+from dra.pool import Effect, SharePolicy, Taint
 from dra.terms import Terms
 from dra.vf_cards import Card
 
@@ -72,7 +72,7 @@ def offer(
     in_use: Collection[DeviceName],
     lent: Collection[DeviceName] = (),
     selected: Callable[[Gpu], bool],
-    shares: Callable[[Gpu], Terms | None] = lambda _gpu: None,
+    shares: Callable[[Gpu], Mapping[str, SharePolicy]] = lambda _gpu: {},
 ) -> Offer:
     """Decide.
 
@@ -85,7 +85,7 @@ def offer(
         in_use: devices held by claims.
         lent: those of them that a claim has bound to another driver: they are as they should be.
         selected: the settings' opinion.
-        shares: on which terms a whole GPU is shared between claims, if it is.
+        shares: how a whole GPU is shared between claims, empty if it is not.
     """
     gpus: dict[DeviceName, Gpu] = {}
     taints: dict[DeviceName, tuple[Taint, ...]] = {}
@@ -112,8 +112,8 @@ def offer(
             continue  # as part of its card
         elif gpu.publishable:
             gpus[gpu.name] = gpu
-            if (shared := shares(gpu)) is not None:
-                terms[gpu.name] = shared
+            if policies := shares(gpu):
+                terms[gpu.name] = Terms(shares=policies)
         else:
             withheld[gpu.name] = gpu.why or str(gpu.state)
     present = sight.inventory.by_name

@@ -15,11 +15,12 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from dra import sriov_settings
+from dra import sharing_settings, sriov_settings
 from dra.devices import Gpu
 from dra.errors import DriverError
 from dra.names import API_VERSION, DRIVER_NAME
 from dra.selectors import Selector, matches, selector_fault
+from dra.sharing_settings import Sharing
 from dra.sriov_settings import Sriov
 
 NODE_KIND: Final = "NodePluginConfiguration"
@@ -97,6 +98,14 @@ class NodePluginConfiguration(msgspec.Struct, rename="camel", frozen=True, forbi
     probes: Probes = Probes()
     publish: Publish = Publish()
     sriov: Sriov = Sriov()
+    sharing: Annotated[
+        tuple[Sharing, ...],
+        msgspec.Meta(
+            description="Which whole GPUs several claims may hold at once; the first entry that selects a GPU holds for it. Cards that are "
+            "cut into VFs are not shared.",
+            examples=[[{"select": {"integrated": True}, "policy": "shares", "shares": 4}]],
+        ),
+    ] = ()
 
 
 class ControllerConfiguration(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -162,8 +171,9 @@ def decode_node(document: object, where: str) -> NodePluginConfiguration:
         for index, selector in enumerate(getattr(settings.publish, group)):
             if (fault := selector_fault(selector)) is not None:
                 raise SettingsInvalid(f"{where}: {fault} - at `$.publish.{group}[{index}]`")
-    if faults := sriov_settings.faults(settings.sriov):
-        raise SettingsInvalid(f"{where}: {faults[0]}")
+    for faults in (sriov_settings.faults(settings.sriov), sharing_settings.faults(settings.sharing)):
+        if faults:
+            raise SettingsInvalid(f"{where}: {faults[0]}")
     return settings
 
 

@@ -20,7 +20,7 @@ DEVICES_ADVANCED: Final = 64
 COUNTER_SETS: Final = 8
 """Most counter sets of a slice of their own (1.35)."""
 COUNTERS: Final = 32
-"""Most counters of a slice with devices, over all its sets (1.33, 1.34). What its devices consume, 1024 at most, needs no look: 64 of 16."""
+"""Most counters of a slice with devices, over all its sets (1.33, 1.34). What its devices consume needs no look: 64 of 16 make 1024."""
 
 
 class Part(msgspec.Struct, frozen=True):

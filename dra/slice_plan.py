@@ -74,9 +74,11 @@ def plan(
         body["spec"]["pool"]["generation"] = newest + 1
     if api.counts_twice:
         return [*strange, *map(_delete, mine), *map(Create, wanted)]
-    # New objects first: of those that are there a server keeps what they have even with the gate off, so it is a new one that tells.
+    # What has no counters yet first, new objects above all: of those that have some a server keeps them even with the gate off, so it is
+    # one without that tells.
     writes: list[Write] = [Create(body) for index, body in enumerate(wanted) if index not in matched]
-    writes += [Replace(_onto(mine[matched[index]], body)) for index, body in enumerate(wanted) if index in matched]
+    known = sorted((index for index in matched), key=lambda index: (_counts(mine[matched[index]]), index))
+    writes += [Replace(_onto(mine[matched[index]], wanted[index])) for index in known]
     return [*strange, *gone, *writes] if api.deletes_first else [*strange, *writes, *gone]
 
 
@@ -99,6 +101,11 @@ def _match(mine: Sequence[Json], wanted: Sequence[Json], pool: Pool, *, by_conte
 def _names(body: Json) -> tuple[frozenset[str], frozenset[str]]:
     """What a slice is about: its devices and its counter sets, either of which may be none."""
     return frozenset(slice_contents.devices_of(body)), slice_contents.counter_sets_of(body)
+
+
+def _counts(body: Json) -> bool:
+    """Whether it has a counter set, or a device that consumes of one."""
+    return bool(slice_contents.counter_sets_of(body)) or any("consumesCounters" in one for one in slice_contents.devices_of(body).values())
 
 
 def _says(stored: Json, body: Json, adopted: Mapping[bytes, bytes]) -> bool:

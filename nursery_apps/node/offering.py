@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 import trio
 
-from dra import offer, settings, slices
+from dra import offer, settings, sharing_settings, slices
 from dra.devices import Gpu
 from dra.ledger import Ledger
 from dra.names import DeviceName, NodeName
 from dra.offer import Sight
 from dra.settings import Publish
+from dra.sharing_settings import Sharing
 from dra.slices import Desired
 from nursery_apps.latest import Latest
 
@@ -39,6 +40,7 @@ class Offering:
         sight: Latest[Sight | None],
         ledger: Latest[Ledger],
         publish: Latest[Publish],
+        sharing: Latest[tuple[Sharing, ...]],
         *,
         on_tainted: Callable[[str], None],
     ) -> None:
@@ -47,6 +49,7 @@ class Offering:
         self._sight = sight
         self._ledger = ledger
         self._publish = publish
+        self._sharing = sharing
         self._on_tainted = on_tainted
         self._remembered: dict[DeviceName, Gpu] = {}
         self._made: offer.Offer | None = None
@@ -60,7 +63,7 @@ class Offering:
         self._decide()
         task_status.started()
         async with trio.open_nursery() as nursery:
-            for source in (self._sight, self._ledger, self._publish):
+            for source in (self._sight, self._ledger, self._publish, self._sharing):
                 nursery.start_soon(self._follow, source)
 
     async def _follow(self, source: Latest[Any]) -> None:
@@ -85,7 +88,12 @@ class Offering:
             return
         in_use, lent = ledger.in_use(), offer.lent(ledger)
         made = offer.offer(
-            sight, remembered=self._remembered, in_use=in_use, lent=lent, selected=partial(settings.selects, self._publish.value)
+            sight,
+            remembered=self._remembered,
+            in_use=in_use,
+            lent=lent,
+            selected=partial(settings.selects, self._publish.value),
+            shares=partial(sharing_settings.terms_of, self._sharing.value),
         )
         kept = {name: gpu for name, gpu in self._remembered.items() if name in in_use}
         # What a claim has bound to another driver is remembered as it was before: that is what it will be again.

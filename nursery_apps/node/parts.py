@@ -85,6 +85,7 @@ class Parts:
         self._reconcile_seconds = Latest(seconds(settings.reconcile_period))
         self._publish = Latest(settings.publish)
         self._sriov = Latest(settings.sriov)
+        self._sharing = Latest(settings.sharing)
         pool = PoolName(node)
 
         self.announcer = Announcer(kube, component=f"{DRIVER_NAME}/node-plugin", node=node, clock=clock)
@@ -107,7 +108,7 @@ class Parts:
             on_fault=self._tell_card_fault,
             on_plan=self._tell_layout,
         )
-        self.offering = Offering(node, self.cards.sight, self.journal.ledger, self._publish, on_tainted=self._tell_tainted)
+        self.offering = Offering(node, self.cards.sight, self.journal.ledger, self._publish, self._sharing, on_tainted=self._tell_tainted)
         self.reader = ClaimReader(kube, self.served.claims, random)
         self.publisher = Publisher(
             kube,
@@ -260,6 +261,7 @@ class Parts:
         self._reconcile_seconds.set(seconds(now.reconcile_period))
         self._publish.set(now.publish)
         self._sriov.set(now.sriov)
+        self._sharing.set(now.sharing)
         log_lines.set_level(now.logging.level)
         self.metrics.reload(result.outcome)
         weight = Weight.WARNING if result.outcome in ("invalid", "refused") else Weight.NORMAL

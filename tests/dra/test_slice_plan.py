@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dra import slice_plan, slices
+from dra import slice_contents, slice_plan
 from dra.kube.meta import OwnerReference
 from dra.names import DeviceName
 from dra.pool import Device, Effect, Pool, Taint
@@ -55,12 +55,14 @@ class Server:
                     assert (old["metadata"]["uid"], old["metadata"]["resourceVersion"]) == (uid, version)
 
     def _put(self, name: str, body: dict[str, Any]) -> None:
-        for content in slices.devices_of(body).values():
+        for content in slice_contents.devices_of(body).values():
             for taint in content.get("taints", []):
                 taint.setdefault("timeAdded", f"time-{next(self.numbers)}")
         self.stored[name] = body
         newest = max(one["spec"]["pool"]["generation"] for one in self.stored.values())
-        seen = [name for one in self.stored.values() if one["spec"]["pool"]["generation"] == newest for name in slices.devices_of(one)]
+        seen = [
+            name for one in self.stored.values() if one["spec"]["pool"]["generation"] == newest for name in slice_contents.devices_of(one)
+        ]
         self.doubled |= len(seen) != len(set(seen))
 
     @property
@@ -167,7 +169,7 @@ def test_a_leftover_of_an_older_generation_and_another_pool_are_removed_without_
 def test_tainted_devices_are_not_offered_where_taints_are_unknown() -> None:
     server = Server()
     settle(server, pool(device(1, sick=True), device(2)), APIS[1])
-    assert list(slices.devices_of(server.list[0])) == ["gpu-0002"]
+    assert list(slice_contents.devices_of(server.list[0])) == ["gpu-0002"]
 
 
 @pytest.mark.parametrize(("api", "said"), [(APIS[0], 0), (APIS[2], 0), (APIS[3], 1)])
@@ -175,16 +177,16 @@ def test_a_taint_that_only_informs_is_said_where_that_is_allowed_and_withdraws_n
     server = Server()
     hint = Taint("gpu.intel.com/fan-slow", Effect.NONE)
     settle(server, pool(Device(name=DeviceName("gpu-0001"), taints=(hint,))), api)
-    [content] = slices.devices_of(server.list[0]).values()
+    [content] = slice_contents.devices_of(server.list[0]).values()
     assert len(content.get("taints", [])) == said
 
 
 def test_what_the_server_was_seen_to_keep_is_not_sent_again() -> None:
     server = Server()
     settle(server, pool(device(1, x=1)))
-    sent = slices.fingerprint(server.list[0])
+    sent = slice_contents.fingerprint(server.list[0])
     server.list[0]["spec"]["devices"][0]["attributes"] = {}
-    kept = slices.fingerprint(server.list[0])
+    kept = slice_contents.fingerprint(server.list[0])
     assert slice_plan.plan(server.list, pool(device(1, x=1)), APIS[3], owner=OWNER)
     assert not slice_plan.plan(server.list, pool(device(1, x=1)), APIS[3], owner=OWNER, adopted={sent: kept})
 
@@ -224,7 +226,7 @@ def test_any_state_converges_in_one_round_and_the_next_writes_nothing(stored: li
     shown = [(one["spec"]["pool"], one["metadata"]["name"]) for one in server.list]
     assert len({(number["name"], number["generation"]) for number, _ in shown}) == 1
     assert all(number["resourceSliceCount"] == len(shown) for number, _ in shown)
-    published = [name for one in sorted(server.list, key=lambda one: one["metadata"]["name"]) for name in slices.devices_of(one)]
+    published = [name for one in sorted(server.list, key=lambda one: one["metadata"]["name"]) for name in slice_contents.devices_of(one)]
     if api.deletes_first:
         assert published == [one.name for one in wanted.devices]
     assert sorted(published) == sorted(one.name for one in wanted.devices)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dra import slices
+from dra import slice_contents, slices
 from dra.devices import Gpu
 from dra.kube.meta import OwnerReference
 from dra.names import Bdf, DeviceName, NodeName
@@ -81,14 +81,14 @@ def test_what_the_server_normalises_is_no_difference(version: str) -> None:
     content["taints"][0]["timeAdded"] = "2026-01-01T00:00:00Z"
     stored["spec"]["pool"]["generation"] = 9
     stored["spec"]["sharedCounters"] = None
-    assert slices.fingerprint(stored) == slices.fingerprint(body)
+    assert slice_contents.fingerprint(stored) == slice_contents.fingerprint(body)
     content["attributes"]["sriov"] = {"bool": True}
-    assert slices.fingerprint(stored) != slices.fingerprint(body)
+    assert slice_contents.fingerprint(stored) != slice_contents.fingerprint(body)
 
 
 def test_false_zero_and_empty_text_are_values_and_absent_is_not() -> None:
     def one(value: object) -> bytes:
-        return slices.fingerprint({"spec": {"devices": [{"name": "a", "attributes": {"x": value}}]}})
+        return slice_contents.fingerprint({"spec": {"devices": [{"name": "a", "attributes": {"x": value}}]}})
 
     assert len({one({"bool": False}), one({"int": 0}), one({"string": ""}), one(None)}) == 4
 
@@ -97,11 +97,11 @@ def test_dropped_taints_and_attributes_are_found() -> None:
     pool = Pool(node=NODE, devices=(Device(name=DeviceName("a"), attributes={"x": 1}, taints=(SICK,)), Device(name=DeviceName("b"))))
     [sent] = slices.render(pool, SliceApi("v1beta1", (1, 33)), generation=1, owner=None)
     stored = copy.deepcopy(sent)
-    assert slices.dropped_fields(sent, stored) == ()
+    assert slice_contents.dropped_fields(sent, stored) == ()
     del stored["spec"]["devices"][0]["basic"]["taints"]
     stored["spec"]["devices"][0]["basic"]["attributes"] = {}
     del stored["spec"]["devices"][1]
-    assert {(one.device, one.field) for one in slices.dropped_fields(sent, stored)} == {
+    assert {(one.device, one.field) for one in slice_contents.dropped_fields(sent, stored)} == {
         ("a", "taints"),
         ("a", "attributes.x"),
         ("b", "device"),

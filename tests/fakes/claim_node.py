@@ -139,7 +139,14 @@ class ClaimNode:
             on_fault=lambda bdf, fault: self.faults.append(f"{fault.reason}: {fault}"),
             on_plan=lambda sentence, at_fault: self.plans.append(sentence),
         )
-        self.offering = Offering(NodeName(POOL), self.cards.sight, self.journal.ledger, Latest(Publish()), on_tainted=lambda sentence: None)
+        self.offering = Offering(
+            NodeName(POOL),
+            self.cards.sight,
+            self.journal.ledger,
+            Latest(Publish()),
+            Latest(()),
+            on_tainted=lambda sentence: None,
+        )
         self.preparer = Preparer(
             journal=self.journal,
             cdi_dir=self.cdi,

@@ -26,7 +26,8 @@ QUIET: dict[str, Any] = {
     "slice_writes": 0,
     "events": 0,
     "events_dropped": 0,
-    "stuck_cards": 0, "registered": True,
+    "stuck_cards": 0,
+    "registered": True,
 }
 
 

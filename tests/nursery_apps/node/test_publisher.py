@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from dra import slices
+from dra import slice_contents, slices
 from dra.devices import Gpu
 from dra.names import Bdf, NodeName
 from dra.pool import Effect, Taint
@@ -64,7 +64,7 @@ class Setup:
 
     @property
     def devices(self) -> list[str]:
-        return [name for one in self.stored for name in slices.devices_of(one)]
+        return [name for one in self.stored for name in slice_contents.devices_of(one)]
 
     @property
     def writes(self) -> int:
@@ -125,7 +125,8 @@ async def test_a_change_after_a_quiet_time_is_written_at_once_and_a_burst_in_bat
         await trio.sleep(0.01)
     await until(
         lambda: (
-            {"int": 99} in [content["attributes"].get("numaNode") for one in setup.stored for content in slices.devices_of(one).values()]
+            {"int": 99}
+            in [content["attributes"].get("numaNode") for one in setup.stored for content in slice_contents.devices_of(one).values()]
         )
     )
     assert setup.writes <= 8, "one at once, then four a second"
@@ -213,7 +214,7 @@ async def test_a_create_whose_answer_was_lost_is_not_repeated(nursery: trio.Nurs
 
 
 def drop_taints(plural: str, body: dict[str, Any]) -> None:
-    for content in slices.devices_of(body).values():
+    for content in slice_contents.devices_of(body).values():
         content.pop("taints", None)
     for device in body.get("spec", {}).get("devices", []):
         device.pop("taints", None)
@@ -222,7 +223,7 @@ def drop_taints(plural: str, body: dict[str, Any]) -> None:
 async def test_a_tainted_gpu_is_published_with_its_taint(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     setup = await running(nursery, wanted(GPU, OTHER, sick=[OTHER]))
     await setup.in_sync()
-    assert [bool(content.get("taints")) for one in setup.stored for content in slices.devices_of(one).values()] == [False, True]
+    assert [bool(content.get("taints")) for one in setup.stored for content in slice_contents.devices_of(one).values()] == [False, True]
     assert setup.publisher.status.value.withdrawn == ()
 
 
@@ -343,7 +344,7 @@ def test_after_any_history_the_slices_are_right_and_it_is_quiet(history: list[tu
             [one] = setup.stored
             assert setup.node.value is not None
             assert one["metadata"]["ownerReferences"][0]["uid"] == setup.node.value.uid
-            assert [bool(content.get("taints")) for content in slices.devices_of(one).values()] == [
+            assert [bool(content.get("taints")) for content in slice_contents.devices_of(one).values()] == [
                 bool(one.taints) for one in pool.devices
             ]
             before = setup.writes
