@@ -9,8 +9,12 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import hypothesis
 import pytest
 import trio
+
+hypothesis.settings.register_profile("busy", deadline=None)  # machines are shared: a time says nothing about the code
+hypothesis.settings.load_profile("busy")
 
 collect_ignore = [] if "CLUSTER_E2E" in os.environ else ["e2e"]  # needs a cluster, which tools/cluster test brings
 

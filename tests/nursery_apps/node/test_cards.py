@@ -1,0 +1,189 @@
+"""Owners of cards: one at a time, all cards at once, through hangs, refusals, contests and the end of the program."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from dra import discovery
+from dra.carvings import Carving
+from dra.names import Bdf, ClaimUid
+from dra.sim_kernel.kernel import SimKernel
+from dra.sriov_settings import Sriov
+from nursery_apps.node import card_owner, cards
+from tests.fakes import machines
+from tests.fakes.claim_node import Blocks, ClaimNode
+from tests.fakes.claim_server import ClaimServer, claim
+
+FLEX, OTHER = Bdf("0000:4d:00.0"), Bdf("0000:5d:00.0")
+NUMVFS = f"sys/bus/pci/devices/{FLEX}/sriov_numvfs"
+
+
+def sriov(vfs: object = "flex170_m4", **fields: Any) -> Sriov:
+    return msgspec.convert({"mode": "fixed", "layouts": [{"select": {"pciId": "0x56c0"}, "vfs": vfs}]} | fields, Sriov)
+
+
+def vf(uid: str, pf: Bdf, index: int) -> dict[str, Any]:
+    return claim(uid, f"{pf[:7].replace(':', '-')}-00-{index}-0x56c0")
+
+
+def kernel() -> SimKernel:
+    return machines.kernel("server-8x-flex170")
+
+
+def vfs(machine: SimKernel, pf: Bdf) -> int:
+    return discovery.scan(machine).by_bdf()[pf].vfs_now
+
+
+def blocked(machine: SimKernel, path: str, operation: str) -> trio.Event:
+    """Make an operation hang until the event is set."""
+    free = trio.Event()
+
+    def gate() -> None:
+        if not free.is_set():
+            raise Blocks(free)
+
+    machine.hang(path, operation, gate)
+    return free
+
+
+async def test_a_write_that_hangs_holds_up_its_own_card_only_and_is_told(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    free = blocked(machine, f"*/{FLEX}/sriov_numvfs", "sriov")
+    server = ClaimServer(vf("a", FLEX, 1), vf("b", OTHER, 1), vf("again", FLEX, 2))
+    async with ClaimNode(server, kernel=machine, sriov=sriov()).running() as node:
+        stuck = await node.prepare("a", deadline_seconds=1000)
+        assert "making VFs of 0000:4d:00.0 has hung in the kernel" in str(stuck)
+        assert not isinstance(await node.prepare("b"), str)
+        assert vfs(machine, OTHER) == 4
+        assert isinstance(await node.prepare("again"), str), "nothing else is tried there"
+        assert node.cards.stuck == 1 and any("has hung in the kernel" in fault for fault in node.faults)
+        free.set()
+        machine.release(f"*/{FLEX}/sriov_numvfs", "sriov")
+        while isinstance(await node.prepare("a"), str):
+            pass
+        assert node.cards.stuck == 0 and vfs(machine, FLEX) == 4
+
+
+async def test_a_vf_that_gets_no_nodes_fails_its_own_claim_only(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    machine.fail("0000:4d:00.3", "probe", errno.EIO, times=None)
+    server = ClaimServer(vf("good", FLEX, 1), vf("bad", FLEX, 3))
+    async with ClaimNode(server, kernel=machine, sriov=sriov()).running() as node:
+        assert not isinstance(await node.prepare("good"), str)
+        assert isinstance(await node.prepare("bad"), str)
+        assert any("VF 3 of 0000:4d:00.0 got no driver" in fault for fault in node.faults)
+        assert not isinstance(await node.prepare("good"), str)
+        assert await node.unprepare("bad") is None
+        assert vfs(machine, FLEX) == 4
+        assert await node.unprepare("good") is None
+    assert vfs(machine, FLEX) == 0
+
+
+async def test_what_the_kernel_refuses_is_tried_again_in_a_minute_and_not_before(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    machine.fail(f"*/{FLEX}/sriov_numvfs", "sriov", errno.ENOSPC, times=3)
+    only = msgspec.convert({"mode": "fixed", "make": "eager", "layouts": [{"select": {"bdf": FLEX}, "vfs": "flex170_m4"}]}, Sriov)
+    async with ClaimNode(ClaimServer(), kernel=machine, sriov=only).running() as node:
+        begun = trio.current_time()
+        while vfs(machine, FLEX) == 0:
+            await node.inventory.wait_newer(node.inventory.version)
+        assert trio.current_time() - begun >= 3 * cards.AGAIN_SECONDS
+        assert len([step for step in node.steps if step == (FLEX, "MakeVfs")]) == 1
+        assert len(node.faults) == 1, "said once"
+
+
+async def test_somebody_who_takes_our_vfs_away_again_and_again_does_not_keep_us_busy(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    owned = machine.write
+
+    def contested(path: str, text: str) -> None:
+        owned(path, text)
+        if path == NUMVFS and text != "0":
+            owned(path, "0")
+
+    machine.write = contested  # type: ignore[method-assign]
+    async with ClaimNode(ClaimServer(vf("a", FLEX, 1)), kernel=machine, sriov=sriov()).running() as node:
+        assert "its driver made 0 of 4 VFs" in str(await node.prepare("a"))
+        assert len(node.steps) < 3 * card_owner.STEPS_MAX
+
+
+async def test_vfs_that_vanish_underneath_are_made_again_for_their_claims(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    async with ClaimNode(ClaimServer(vf("a", FLEX, 2)), kernel=machine, sriov=sriov()).running() as node:
+        assert not isinstance(await node.prepare("a"), str)
+        machine.write(NUMVFS, "0")
+        while vfs(machine, FLEX) == 0:
+            await node.inventory.wait_newer(node.inventory.version)
+        assert not isinstance(await node.prepare("a"), str)
+        assert await node.unprepare("a") is None
+    assert vfs(machine, FLEX) == 0
+
+
+async def test_a_card_unplugged_with_vfs_in_use_leaves_nothing_that_cannot_be_released(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    async with ClaimNode(ClaimServer(vf("a", FLEX, 2)), kernel=machine, sriov=sriov()).running() as node:
+        assert not isinstance(await node.prepare("a"), str)
+        machine.unplug(FLEX)
+        assert await node.unprepare("a") is None
+        machine.plug(FLEX)
+        while FLEX in node.journal.ledger.value.carvings:
+            await node.journal.ledger.wait_newer(node.journal.ledger.version)
+    assert vfs(machine, FLEX) == 0
+
+
+async def test_a_card_is_never_cut_while_it_is_held_as_a_whole(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    async with ClaimNode(ClaimServer(vf("whole", FLEX, 0)), kernel=machine, sriov=sriov()).running() as node:
+        assert not isinstance(await node.prepare("whole"), str)
+        node.sriov.set(sriov(make="eager"))
+        while vfs(machine, OTHER) == 0:
+            await node.inventory.wait_newer(node.inventory.version)
+        assert vfs(machine, FLEX) == 0
+        assert await node.unprepare("whole") is None
+        while vfs(machine, FLEX) == 0:
+            await node.inventory.wait_newer(node.inventory.version)
+
+
+@pytest.mark.parametrize("step", range(14))
+async def test_a_program_that_ends_at_any_step_leaves_a_card_that_the_next_one_understands(step: int, autojump_clock: MockClock) -> None:
+    machine, server = kernel(), ClaimServer(vf("a", FLEX, 1))
+    first = ClaimNode(server, kernel=machine, sriov=sriov())
+    with trio.CancelScope() as scope:
+        done = 0
+
+        def count(bdf: Bdf, name: str, seconds: float) -> None:
+            nonlocal done
+            done += 1
+            if done > step:
+                scope.cancel()
+
+        first.cards._on_step = count
+        async with first.running():
+            await first.prepare("a")
+            await first.unprepare("a")
+    second = ClaimNode(server, kernel=machine, sriov=sriov(), disks=first.disks)
+    async with second.running():
+        assert not isinstance(await second.prepare("a"), str)
+        assert await second.unprepare("a") is None
+    assert vfs(machine, FLEX) == 0 and second.journal.ledger.value.carvings == {}
+
+
+async def test_two_owners_of_one_card_in_a_rolling_update_take_nothing_from_a_claim(autojump_clock: MockClock) -> None:
+    machine, server = kernel(), ClaimServer(vf("a", FLEX, 1), vf("b", FLEX, 2))
+    old = ClaimNode(server, kernel=machine, sriov=sriov())
+    async with old.running():
+        assert not isinstance(await old.prepare("a"), str)
+        new = ClaimNode(server, kernel=machine, sriov=sriov(), disks=old.disks)
+        new.state = old.state
+        async with new.running():
+            assert not isinstance(await new.prepare("b"), str)
+            assert await old.unprepare("a") is None  # the old one does not know of b
+            assert vfs(machine, FLEX) == 4
+            assert ClaimUid("b") in new.journal.ledger.value.claims
+            assert isinstance(new.journal.ledger.value.carvings[FLEX], Carving)
