@@ -34,6 +34,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """VFs stay when nobody uses them any more."""
     users: Mapping[int, Collection[ClaimUid]]
     """Claims by the VF they hold, 0 for the card itself; nobody without a claim is in it."""
+    needed: Collection[int]
+    """VFs of them that a claim is to have. Those of claims that are going stay while they are there, and are not made again."""
     boot_id: BootId
     provisioned: bool = False
     """The quotas were written already, in this attempt: what reads back is the kernel's rounding."""
@@ -104,11 +106,13 @@ def is_ours(facts: CardFacts, carving: Carving | None, boot_id: BootId) -> bool:
 def target(at: Situation) -> Layout:
     """The layout the card is to have now; empty for a whole card. Of VFs that are not ours it says nothing."""
     ours = is_ours(at.facts, at.carving, at.boot_id)
-    if any(index > 0 for index in at.users):
-        if at.given_up:
-            return ()
+    if at.given_up:
+        return ()
+    if at.needed:
         return at.carving.layout if at.carving is not None else at.wanted
-    if 0 in at.users or at.given_up:
+    if any(index > 0 for index in at.users):
+        return at.carving.layout if ours and at.carving is not None else ()
+    if 0 in at.users:
         return ()
     if ours and at.carving is not None and (at.keep or at.eager) and _same(at.carving.layout, at.wanted):
         return at.carving.layout
@@ -129,19 +133,19 @@ def next_step(at: Situation) -> Step | None:
         assert carving is not None
         if not _same(carving.layout, wanted):
             return RemoveVfs()
-        awaited = facts.vfs if at.eager else {index: facts.vfs[index] for index in at.users if index in facts.vfs}
+        awaited = facts.vfs if at.eager else {index: facts.vfs[index] for index in at.needed if index in facts.vfs}
         missing = tuple(index for index, vf in sorted(awaited.items()) if not vf.is_up)
         return AwaitVfs(missing) if missing else _lacking(at)
     if wanted:
         return _carve(at, wanted)
-    if any(index > 0 for index in at.users) and not at.given_up:
+    if at.needed and not at.given_up:
         return Impossible(f"{facts.bdf} has no VFs, and the settings do not say how to make them")
     return _clean(at)
 
 
 def _without_driver(at: Situation) -> Step | None:
     """The VFs went with the driver; what was written is forgotten by the kernel too, but a driver that comes back is looked at first."""
-    if any(index > 0 for index in at.users):
+    if at.needed:
         return Impossible(f"{at.facts.bdf} is bound to {at.facts.driver or 'no driver'}: its DRM driver is needed for VFs")
     return None
 
@@ -157,7 +161,7 @@ def _foreign(at: Situation) -> Step | None:
 
 
 def _lacking(at: Situation) -> Step | None:
-    absent = [index for index in sorted(at.users) if index > 0 and index not in at.facts.vfs]
+    absent = [index for index in sorted(at.needed) if index not in at.facts.vfs]
     if absent:
         there = f"{at.facts.bdf} has {len(at.facts.vfs)} VFs"
         return Impossible(f"{there}: VF {absent[0]} is not there, and while others are it cannot be made")
@@ -171,7 +175,7 @@ def _carve(at: Situation, wanted: Layout) -> Step:
     carving = Carving(bdf=card.bdf, pci_id=card.device, profiles=wanted, boot_id=at.boot_id)
     if at.carving != carving:
         return Remember(carving)
-    if absent := [index for index in sorted(at.users) if index > len(wanted)]:
+    if absent := [index for index in sorted(at.needed) if index > len(wanted)]:
         return Impossible(f"{card.bdf} is cut into {layouts.describe(wanted)}: there is no VF {absent[0]}")
     if not at.provisioned:
         if at.facts.quotas is None:

@@ -113,10 +113,16 @@ class Ledger(msgspec.Struct, frozen=True):
         return used
 
 
-def users(ledger: Ledger, gpus: Mapping[Bdf, Gpu]) -> dict[Bdf, dict[int, list[ClaimUid]]]:
-    """Claims that hold something of a card, by its address and the VF, 0 for the card itself. Looking on is not holding."""
+def users(ledger: Ledger, gpus: Mapping[Bdf, Gpu], *, going: bool = True) -> dict[Bdf, dict[int, list[ClaimUid]]]:
+    """Claims that hold something of a card, by its address and the VF, 0 for the card itself. Looking on is not holding.
+
+    Args:
+        going: claims that are being released too.
+    """
     found: dict[Bdf, dict[int, list[ClaimUid]]] = {}
     for record in ledger.records():
+        if record.stage is Stage.RELEASING and not going:
+            continue
         for grant in record.grants:
             if not grant.admin:
                 places = card.vf_places if (card := gpus.get(grant.card)) is not None else None

@@ -56,6 +56,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     keep: bool
     users: Mapping[int, Collection[ClaimUid]]
     """0 for the card itself."""
+    needed: Collection[int]
+    """VFs of them that claims are to have; those of others are of claims that go."""
     drivers: Mapping[Bdf, str]
     """Functions that a claim wants bound to another driver, or wanted: `` is back to the DRM driver."""
 
@@ -86,19 +88,28 @@ class CardOwner:
         self.stuck: trio.Event | None = None
         """Set when the kernel lets go of a call that it held for too long; None while it holds none. Until then this card is left alone."""
 
-    async def attend(self, wish: Wish) -> DriverError | None:
-        """Take steps until nothing is left to do; why it could not be done otherwise. What failed halfway was taken back."""
+    async def attend(self, wish: Wish) -> dict[Bdf, DriverError]:
+        """Take steps until nothing is left to do. What could not be done: of the card under its own address, of the drivers of its VFs
+        under theirs. What failed halfway was taken back."""
         if self.stuck is not None:
             await self.stuck.wait()
             self.stuck = None
+        faults: dict[Bdf, DriverError] = {}
         try:
-            fault = await self._shape(wish)
-            return fault or await self._bind(wish)
-        except DriverError as fault:
-            return fault
+            try:
+                if (fault := await self._shape(wish)) is not None:
+                    faults[self.bdf] = fault
+            except DriverError as refused:
+                faults[self.bdf] = refused
+            for bdf, driver in sorted(wish.drivers.items()):  # one that fails does not stop the others
+                try:
+                    await self._bind(bdf, driver or None)
+                except DriverError as refused:
+                    faults[bdf] = refused
         except Hung as hung:
             self.stuck = hung.back
-            return card_errors.hung(self.bdf, self._doing, hung.seconds)
+            return dict.fromkeys((self.bdf, *wish.drivers), card_errors.hung(self.bdf, self._doing, hung.seconds))
+        return faults
 
     # --- VFs ------------------------------------------------------------------------------------------------------------------------
 
@@ -115,6 +126,7 @@ class CardOwner:
                 eager=wish.eager,
                 keep=wish.keep,
                 users=wish.users,
+                needed=wish.needed,
                 boot_id=self._boot_id,
                 provisioned=provisioned,
                 awaited=awaited,
@@ -240,17 +252,7 @@ class CardOwner:
 
     # --- drivers --------------------------------------------------------------------------------------------------------------------
 
-    async def _bind(self, wish: Wish) -> DriverError | None:
-        """Every function that a claim wants with another driver, and every one that goes back; one that fails does not stop the others."""
-        fault: DriverError | None = None
-        for bdf, driver in sorted(wish.drivers.items()):
-            try:
-                await self._bind_one(bdf, driver or None)
-            except DriverError as refused:
-                fault = fault or refused
-        return fault
-
-    async def _bind_one(self, bdf: Bdf, driver: str | None) -> None:
+    async def _bind(self, bdf: Bdf, driver: str | None) -> None:
         began = trio.current_time()
         while True:
             facts = await self._in_kernel("looking at a function", partial(binding.facts, self._tree, bdf), WRITE_SECONDS)

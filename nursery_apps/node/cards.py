@@ -49,12 +49,12 @@ class _Attention:
         """The wish that was last attended to."""
         self.asked = self.answered = 0
         """Tickets of those who wait."""
-        self.fault: DriverError | None = None
+        self.faults: dict[Bdf, DriverError] = {}
         self.again_at = float("inf")
 
     def is_news(self, wish: Wish) -> bool:
         """Whether the owner should look because of it. After a failure the card's VFs have come and gone: that alone is no reason."""
-        if self.seen is None or self.fault is None:
+        if self.seen is None or not self.faults:
             return self.seen != wish
         gpu = msgspec.structs.replace(wish.gpu, vfs_now=self.seen.gpu.vfs_now, publishable=self.seen.gpu.publishable, why=self.seen.gpu.why)
         return self.seen != msgspec.structs.replace(wish, gpu=gpu)
@@ -127,7 +127,8 @@ class Cards:
         return grant.parent is not None and grant.device not in self._inventory.value.by_name
 
     async def ready(self, cards: Collection[Bdf]) -> dict[Bdf, DriverError]:
-        """Have the owners of these cards attend to them once more, all at once, and wait until they have; what could not be done."""
+        """Have the owners of these cards attend to them once more, all at once, and wait until they have; what could not be done of cards
+        and of the drivers of VFs, by address."""
         tickets = {}
         for bdf in cards:
             attention = self._attention(bdf)
@@ -136,7 +137,7 @@ class Cards:
         self._wake.set()
         while any(self._attentions[bdf].answered < ticket for bdf, ticket in tickets.items()):
             await self._answered.park()
-        return {bdf: fault for bdf in tickets if (fault := self._attentions[bdf].fault) is not None}
+        return {bdf: fault for card in tickets for bdf, fault in self._attentions[card].faults.items()}
 
     @property
     def stuck(self) -> int:
@@ -187,12 +188,12 @@ class Cards:
 
     def _fault_of(self, bdf: Bdf) -> str | None:
         attention = self._attentions.get(bdf)
-        return str(attention.fault) if attention is not None and attention.fault is not None else None
+        return str(attention.faults[bdf]) if attention is not None and bdf in attention.faults else None
 
     def _wishes(self) -> dict[Bdf, Wish]:
         """What is wanted of each card that anything is wanted of. A GPU that is whole and stays so needs nobody."""
         ledger, sriov, gpus = self._journal.ledger.value, self._settings.value, self._inventory.value.by_bdf()
-        users, drivers = ledgers.users(ledger, gpus), ledgers.drivers(ledger)
+        users, drivers, staying = ledgers.users(ledger, gpus), ledgers.drivers(ledger), ledgers.users(ledger, gpus, going=False)
         views = self.sight.value.cards if self.sight.value is not None else {}
         eager = {bdf for bdf, view in views.items() if sriov.make == "eager" and view.wanted}
         cut = {bdf for bdf, by_index in users.items() if any(index > 0 for index in by_index)}
@@ -209,6 +210,7 @@ class Cards:
                 eager=bdf in eager,
                 keep=sriov.keep == "keep",
                 users=users.get(bdf, {}),
+                needed=tuple(sorted(index for index in staying.get(bdf, {}) if index)),
                 drivers=drivers.get(bdf, {}),
             )
         return wishes
@@ -239,8 +241,7 @@ class Cards:
             nursery.start_soon(self._own, attention, wish, attention.asked)
 
     async def _own(self, attention: _Attention, wish: Wish, ticket: int) -> None:
-        fault = await attention.owner.attend(wish)
-        self._answer(attention, ticket, fault)
+        self._answer(attention, ticket, await attention.owner.attend(wish))
         if (stuck := attention.owner.stuck) is not None:
             await stuck.wait()
             attention.again_at = trio.current_time()
@@ -248,11 +249,12 @@ class Cards:
         attention.running = False
         self._wake.set()
 
-    def _answer(self, attention: _Attention, ticket: int, fault: DriverError | None) -> None:
-        if fault is not None and str(fault) != str(attention.fault):
-            self._on_fault(attention.owner.bdf, fault)
-        attention.answered, attention.fault = ticket, fault
-        attention.again_at = trio.current_time() + AGAIN_SECONDS if fault is not None else float("inf")
+    def _answer(self, attention: _Attention, ticket: int, faults: dict[Bdf, DriverError]) -> None:
+        for about, fault in faults.items():
+            if str(fault) != str(attention.faults.get(about)):
+                self._on_fault(about, fault)
+        attention.answered, attention.faults = ticket, faults
+        attention.again_at = trio.current_time() + AGAIN_SECONDS if faults else float("inf")
         bdf = attention.owner.bdf
         sight = self.sight.value
         if sight is not None and (card := sight.cards.get(bdf)) is not None:
@@ -264,7 +266,7 @@ class Cards:
         """The card is not on the bus: nobody can do anything for those who wait; they see that their device is absent."""
         attention = self._attentions.get(bdf)
         if attention is not None and not attention.running and attention.asked > attention.answered:
-            self._answer(attention, attention.asked, None)
+            self._answer(attention, attention.asked, {})
 
     async def _follow(self, cell: Latest[Any]) -> None:
         seen = cell.version

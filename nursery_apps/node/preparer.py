@@ -144,9 +144,11 @@ class Preparer:
         Raises:
             DriverError: the kernel refused; the claim goes on holding them, and the kubelet asks again.
         """
-        lent = {grant.card for grant in record.grants if grant.driver and not grant.admin}
-        for fault in (await self._cards.ready(lent)).values() if lent else ():
-            raise fault
+        lent = {grant.bdf: grant.card for grant in record.grants if grant.driver and not grant.admin}
+        faults = await self._cards.ready(set(lent.values())) if lent else {}
+        for bdf in lent:
+            if bdf in faults:
+                raise faults[bdf]
 
     async def settle(self, uid: ClaimUid) -> Stage:
         """Take steps until the facts are what the record says; the one path of normal work, retry and recovery.
@@ -233,8 +235,8 @@ class Preparer:
         faults = await self._cards.ready({grant.card for grant in concerned})
         for grant in concerned:
             # A fault that is about another VF of the card stops nobody whose own is fit.
-            if grant.card in faults and not self._fit(grant):
-                raise faults[grant.card]
+            if (fault := faults.get(grant.bdf) or faults.get(grant.card)) is not None and not self._fit(grant):
+                raise fault
         self._on_step("card", trio.current_time() - started)
         await self._await_devices(concerned, progress)
 

@@ -35,7 +35,8 @@ def facts(**changes: Any) -> CardFacts:
 
 def at(**changes: Any) -> Situation:
     fixed = {"facts": facts(), "carving": None, "wanted": LAYOUT, "eager": False, "keep": False, "users": {}, "boot_id": BOOT}
-    return Situation(**fixed | changes)
+    made = fixed | changes
+    return Situation(**{"needed": [index for index in made["users"] if index]} | made)  # type: ignore[attr-defined]
 
 
 def test_nothing_is_done_for_nobody() -> None:
@@ -146,6 +147,13 @@ def test_quotas_are_read_only_where_they_matter() -> None:
     assert card_steps.next_step(at(facts=unread, carving=CARVING)) == card_steps.LookAtQuotas()
     assert card_steps.next_step(at(facts=unread, carving=CARVING, users={1: A}, provisioned=True)) == MakeVfs(4)
     assert card_steps.next_step(at(facts=facts(vfs=vfs(4), quotas=None), carving=CARVING, users={1: A})) is None
+
+
+def test_for_a_claim_that_is_going_vfs_stay_but_are_not_made() -> None:
+    carved = facts(vfs=vfs(4))
+    assert card_steps.next_step(at(facts=carved, carving=CARVING, users={1: A}, needed=())) is None
+    assert card_steps.next_step(at(users={1: A}, needed=())) is None
+    assert card_steps.next_step(at(carving=CARVING, users={1: A}, needed=())) == Remember(Uncarve(FLEX_170.bdf))
 
 
 def test_a_fair_share_needs_no_quotas() -> None:

@@ -122,8 +122,8 @@ class Stage:
             device["name"]: device for item in slices if item["spec"]["driver"] == DRIVER for device in item["spec"].get("devices") or []
         }
 
-    def create_pod(self, name: str, cel: str) -> None:
-        request = {"name": "gpu", "exactly": {"deviceClassName": DRIVER, "selectors": [{"cel": {"expression": cel}}]}}
+    def create_pod(self, name: str, cel: str, *, device_class: str = DRIVER) -> None:
+        request = {"name": "gpu", "exactly": {"deviceClassName": device_class, "selectors": [{"cel": {"expression": cel}}]}}
         template = {"metadata": {"name": name}, "spec": {"spec": {"devices": {"requests": [request]}}}}
         self.api("POST", "/apis/resource.k8s.io/v1/namespaces/default/resourceclaimtemplates", template)
         spec = {
