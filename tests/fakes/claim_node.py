@@ -75,10 +75,11 @@ async def call_in_place(work: Callable[[], T], /, *, seconds: float) -> T:
     try:
         return work()
     except Blocks as blocked:
-        with trio.move_on_after(seconds):
-            await blocked.free.wait()
-            return await call_in_place(work, seconds=seconds)
-        raise Hung(seconds, blocked.free) from None
+        free = blocked.free
+    with trio.move_on_after(seconds):
+        await free.wait()
+        return await call_in_place(work, seconds=seconds)
+    raise Hung(seconds, free)
 
 
 class Disks:
