@@ -7,9 +7,12 @@ Nouns, from the ground up:
 - `uevents`: what the kernel tells listeners; `faults`: what a test or a person makes go wrong;
 - `devices`: what the driver core makes of a device directory (class links, `dev/char`, nodes in /dev);
 - `drm` and `vfio`: what a driver makes when it binds; `drivers`: who may bind to what;
-- `pci`: the bus, functions that come and go; `sriov`: VFs; `health`: wedged cards, survivability, PCIe errors;
+- `prelim` and `xe_admin`: what the drivers keep for VFs; `provisioning`: whichever of the two is bound;
+- `pci`: the bus, functions that come and go; `health`: wedged cards, survivability, PCIe errors;
+- `virtual_function`: one VF; `sriov`: making them all;
 - `attributes`: the table of files whose write does something;
-- `kernel`: `SimKernel`, which is all of them behind the seam.
+- `seam`: the calls of KernelTree; `kernel`: `SimKernel`, which adds what people and tests may do;
+- `requests` and `control`: the same as data, for a socket and for a log.
 
 Synchronous and free of I/O, clocks and threads: how to sleep and how to lock are handed in.
 """

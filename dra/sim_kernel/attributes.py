@@ -17,7 +17,8 @@ from dra.sim_kernel import faults, pci, prelim, sriov, tree, uevents, xe_admin
 from dra.sim_kernel.drivers import Function
 
 _FUNCTION: Final = r"sys/devices/(?:[^/]+/)*[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
-_QUOTA: Final = r"(ggtt|contexts|doorbells|lmem|vram)_quota|exec_quantum_ms|preempt_timeout_us"
+_PRELIM: Final = rf"{_FUNCTION}/drm/card\d+/(prelim_)?iov"
+_ADMIN: Final = rf"{_FUNCTION}/sriov_admin/(pf/profile|vf\d+/profile|\.bulk_profile)"
 _DRIVER: Final = r"sys/bus/pci/drivers/[^/]+"
 OVERRIDE_MAX: Final = 4095
 """driver_override takes less than a page (driver_set_override, drivers/base/driver.c)."""
@@ -79,8 +80,7 @@ def _unbind(write: Write) -> Iterable[faults.Trouble]:
     function = write.named()
     if function.driver != write.path.split("/")[-2]:
         raise tree.error(errno.ENODEV, write.path)
-    write.bus.unbind(function)
-    return ()
+    return write.bus.unbinding(function)
 
 
 def _new_id(write: Write) -> Iterable[faults.Trouble]:
@@ -125,9 +125,7 @@ def _rescan(write: Write) -> Iterable[faults.Trouble]:
 
 
 def _remove(write: Write) -> Iterable[faults.Trouble]:
-    if write.number():
-        write.bus.detach(write.function)
-    return ()
+    return write.bus.detaching(write.function) if write.number() else ()
 
 
 def _reset(write: Write) -> Iterable[faults.Trouble]:
@@ -158,8 +156,8 @@ def _pf(write: Write) -> Function:
     return function
 
 
-def _prelim_quota(write: Write) -> Iterable[faults.Trouble]:
-    write.file.text = prelim.write_quota(_pf(write), write.path, write.number())
+def _prelim_attribute(write: Write) -> Iterable[faults.Trouble]:
+    write.file.text = prelim.write_attribute(_pf(write), write.path, write.number())
     return ()
 
 
@@ -171,11 +169,20 @@ def _prelim_auto(write: Write) -> Iterable[faults.Trouble]:
     return ()
 
 
-def _xe_profile(write: Write) -> Iterable[faults.Trouble]:
+def _xe_number(write: Write) -> Iterable[faults.Trouble]:
     pf = _pf(write)
-    text = xe_admin.write_profile(pf, write.path, write.number(), write.bus.memory.get(pf.bdf, 0))
-    if write.file.mode & 0o444:
-        write.file.text = text
+    xe_admin.write_number(pf, write.path, write.number(), write.bus.memory.get(pf.bdf, 0))
+    return ()
+
+
+def _xe_priority(write: Write) -> Iterable[faults.Trouble]:
+    xe_admin.write_priority(_pf(write), write.path, write.word)
+    return ()
+
+
+def _xe_stop(write: Write) -> Iterable[faults.Trouble]:
+    if sriov.boolean(write.text) is None:
+        raise tree.error(errno.EINVAL, write.path)
     return ()
 
 
@@ -213,9 +220,11 @@ TABLE: Final[tuple[tuple[re.Pattern[str], str, Behaviour], ...]] = (
     (re.compile(rf"{_FUNCTION}/driver_override"), "write", _driver_override),
     (re.compile(rf"{_FUNCTION}/sriov_numvfs"), "sriov", _sriov_numvfs),
     (re.compile(rf"{_FUNCTION}/sriov_drivers_autoprobe"), "write", _sriov_drivers_autoprobe),
-    (re.compile(rf"{_FUNCTION}/drm/card\d+/(prelim_)?iov/vf\d+/gt\d*/({_QUOTA})"), "write", _prelim_quota),
-    (re.compile(rf"{_FUNCTION}/drm/card\d+/(prelim_)?iov/pf/auto_provisioning"), "write", _prelim_auto),
-    (re.compile(rf"{_FUNCTION}/sriov_admin/(vf\d+/profile|\.bulk_profile)/({_QUOTA})"), "write", _xe_profile),
+    (re.compile(rf"{_PRELIM}/vf\d+/gt\d*/(\w+_quota|exec_quantum_ms|preempt_timeout_us|threshold/\w+)"), "write", _prelim_attribute),
+    (re.compile(rf"{_PRELIM}/pf/auto_provisioning"), "write", _prelim_auto),
+    (re.compile(rf"{_ADMIN}/({'|'.join(xe_admin.NUMBERS)})"), "write", _xe_number),
+    (re.compile(rf"{_ADMIN}/sched_priority"), "write", _xe_priority),
+    (re.compile(rf"{_FUNCTION}/sriov_admin/vf\d+/stop"), "write", _xe_stop),
     (re.compile(r"sys/devices/.+/uevent"), "write", _uevent),
 )
 """Path with links resolved, the operation it counts as for `faults`, what it does. The first row that fits is taken."""
@@ -224,3 +233,11 @@ TABLE: Final[tuple[tuple[re.Pattern[str], str, Behaviour], ...]] = (
 def find(path: str) -> tuple[str, Behaviour] | None:
     """The operation and behaviour of a file; None for one that only keeps its text."""
     return next(((operation, behaviour) for pattern, operation, behaviour in TABLE if pattern.fullmatch(path)), None)
+
+
+def locked(path: str, text: str) -> str | None:
+    """Address of the function whose device lock a write takes (device_lock of drivers/base), None for the many that take none."""
+    directory, _, name = path.rpartition("/")
+    if path.startswith("sys/bus/pci/") and name in ("bind", "unbind", "drivers_probe"):
+        return text.strip()
+    return directory.rpartition("/")[2] if name in ("sriov_numvfs", "remove", "reset") else None

@@ -11,7 +11,8 @@ from dra.sim_kernel.kernel import SimKernel
 def perform(kernel: SimKernel, request: requests.Request, *, gate: Callable[[str, str], Callable[[], None]]) -> object:
     """Do what is asked; the result is JSON's to write, None where there is nothing to say.
 
-    `gate(path, operation)` makes what a `hang` blocks on. May block: delays and hangs of the machine apply to requests too.
+    `gate(path, operation)` makes what a `hang` blocks on; for `hold_vfio` the address and `vfio` are given. May block: delays and hangs
+    of the machine apply to requests too.
 
     Raises:
         OSError: the kernel's answer.
@@ -56,6 +57,16 @@ def perform(kernel: SimKernel, request: requests.Request, *, gate: Callable[[str
             kernel.hang(path, operation, gate(path, operation))
         case requests.Release(path, operation):
             kernel.release(path, operation)
+        case requests.HoldVfio(bdf):
+            kernel.hold_vfio(bdf, gate(bdf, "vfio"))
+        case requests.ReleaseVfio(bdf):
+            kernel.release_vfio(bdf)
+        case requests.LimitVfs(bdf, at_most):
+            kernel.limit_vfs(bdf, at_most)
+        case requests.Begin(number, change):
+            kernel.begin(number, change)
+        case requests.Step(number):
+            kernel.step(number)
         case requests.Overflow():
             kernel.overflow()
         case requests.Write(path, text):

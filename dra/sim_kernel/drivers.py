@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from dra.sim_kernel import devices, drm, faults, tree, uevents, vfio
@@ -34,18 +34,17 @@ class Function:
         self.wedged = False
         self.survivability: str | None = None
         """`Boot`: the driver will make no DRM nodes; `Runtime`: it gave up later."""
+        self.virtual = "physfn" in directory.entries
+        self.share: Callable[[], int | None] | None = None
+        """Of a VF that was made here: local memory in bytes that its PF has for it now; None while it owns nothing, and cannot start."""
         self.memory_bytes: int | None = None
-        """Local memory of a VF that was made here, which its driver tells who asks."""
-        self.can_start = True
-        """Whether a driver can: a VF that owns nothing gets none."""
-        self.split = False
-        """Of a PF: its driver has split the card by itself when VFs were made."""
+        """What the driver of such a VF learned from it when it started, and tells who asks."""
+        self.held: Callable[[], None] | None = None
+        """A virtual machine has it open through vfio: who unbinds it waits in this."""
+        self.vfs_at_most: int | None = None
+        """Of a PF: its driver makes no more, however many it is asked for."""
         self.made: dict[str, dict[str, tree.Entry]] = {}
         """By driver: what it makes, kept from the last unbind. Keys are names in the directory, or paths elsewhere (`sys/...`)."""
-
-    @property
-    def virtual(self) -> bool:
-        return "physfn" in self.directory.entries
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -149,7 +148,7 @@ class Drivers:
             function.made[driver] = {name: entry for name, entry in kept.items() if not name.startswith("survivability")}
         directory.entries.pop("driver", None)
         self._tree.take(f"sys/bus/pci/drivers/{driver}/{function.bdf}")
-        function.driver, function.wedged = None, False
+        function.driver, function.wedged, function.held = None, False, None
         values = uevents.properties(directory)
         values.pop("DRIVER", None)
         uevents.set_properties(directory, values)
@@ -158,8 +157,10 @@ class Drivers:
     def _attach(self, function: Function, driver: str, others: Iterable[Function]) -> None:
         if trouble := self.troubles.meet("probe", function.path, function.bdf).errno:
             raise tree.error(trouble, function.path)
-        if driver not in vfio.DRIVERS and not function.can_start:
-            raise tree.error(errno.EIO, function.path)
+        if driver not in vfio.DRIVERS and function.share is not None:
+            function.memory_bytes = function.share()
+            if function.memory_bytes is None:
+                raise tree.error(errno.EIO, function.path)
         if driver in vfio.DRIVERS:
             if driver == "xe-vfio-pci" and self._physical_driver(function) != "xe":
                 raise tree.error(errno.ENODEV, function.path)
@@ -192,6 +193,8 @@ class Drivers:
                 continue
             if name == "drm":
                 drm.number_minors(self._tree, self._minors, path)
+                if function.memory_bytes is not None:
+                    drm.tell_memory(directory, function.memory_bytes)
             elif name == "hwmon":
                 drm.number_class(self._tree, directory, "hwmon")
             elif (mei := directory.directory("mei")) is not None:

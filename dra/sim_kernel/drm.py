@@ -14,6 +14,8 @@ _FIRST: Final = {"card": 0, "renderD": 128}
 _EACH: Final = 64
 """Numbers kept for each kind; when they are all taken both kinds draw from one pool from 192 on (drivers/gpu/drm/drm_drv.c)."""
 _POOL: Final = range(192, 1 << 20)
+_USED_BYTES: Final = 32 << 20
+"""What a driver itself takes of a VF's memory: representative."""
 
 
 class Minors:
@@ -50,6 +52,14 @@ def number_minors(files: tree.Tree, minors: Minors, path: str) -> None:
         del directory.entries[name]
         if "card" in taken:
             directory.entries[f"controlD{taken['card'] + 64}"] = tree.Link(f"card{taken['card']}")
+
+
+def tell_memory(directory: tree.Directory, size_bytes: int) -> None:
+    """Write a VF's local memory into the files that prelim i915 has for it, in a `drm` directory."""
+    for card in directory.entries.values():
+        if isinstance(card, tree.Directory) and "lmem_total_bytes" in card.entries:
+            card.entries["lmem_total_bytes"] = tree.File(f"{size_bytes}\n")
+            card.entries["lmem_avail_bytes"] = tree.File(f"{max(0, size_bytes - _USED_BYTES)}\n")
 
 
 def number_class(files: tree.Tree, directory: tree.Directory, kind: str) -> None:

@@ -3,48 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import errno as errnos
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from dra.kernel_tree import MemoryRegion, NodeStat
-from dra.sim_kernel import attributes, devices, drivers, drm, faults, health, machine, pci, requests, tree, uevents
+from dra.sim_kernel import drivers, health, machine, pci, requests, tree, uevents, vfio
+from dra.sim_kernel.seam import Seam
 
 FIRST_BOOT = "00000000-0000-4000-8000-000000000001"
 """boot_id of a machine nobody gave another."""
 
-WEDGED_ERRNO: Mapping[str, int] = {"xe": errnos.ECANCELED, "i915": errnos.EIO}
-"""What a wedged device answers to an ioctl, by driver (xe_drm_ioctl; intel_gt_terminally_wedged)."""
 
-
-class SimKernel:
+class SimKernel(Seam):
     """One fake machine in memory that acts as the kernel would.
 
-    Safe to call from several threads if `lock` is a real one. Delays and hangs happen in the caller's thread, with the lock free.
-    The calls beyond the seam raise ValueError for what cannot be done to this machine.
+    Safe to call from several threads if `lock` and what `make_lock` makes are real ones. Delays and hangs happen in the caller's thread,
+    with the lock free. The calls beyond the seam raise ValueError for what cannot be done to this machine.
     """
-
-    def __init__(
-        self,
-        described: machine.Machine,
-        *,
-        sleep: Callable[[float], None],
-        lock: AbstractContextManager[object],
-        make_lock: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
-        boot_id: str,
-    ) -> None:
-        """`sleep` is called for what takes time; `lock`, and those that `make_lock` makes, are context managers that can be entered again
-        and again (an RLock)."""
-        self.machine = described
-        self.boot_id = boot_id
-        self.faults = faults.Faults()
-        self._sleep, self._lock, self._make_lock = sleep, lock, make_lock
-        self._device_locks: dict[str, AbstractContextManager[object]] = {}
-        self._uevents = uevents.Uevents()
-        self._recorders: list[Callable[[requests.Change], None]] = []
-        self._start()
 
     @classmethod
     def load(
@@ -64,115 +40,6 @@ class SimKernel:
         """
         described = machine.read(document, name)
         return cls(described, sleep=sleep, lock=lock or contextlib.nullcontext(), make_lock=make_lock, boot_id=boot_id)
-
-    def _start(self) -> None:
-        self._tree = tree.Tree(tree.Directory(self.machine.tree, self.machine.shared))
-        self._tree.put("proc/sys/kernel/random/boot_id", tree.File(f"{self.boot_id}\n"))
-        release = self._tree.find("proc/sys/kernel/osrelease")
-        self._minors = drm.Minors(self._tree)
-        core = devices.DriverCore(self._tree, self._uevents)
-        text = release.text if isinstance(release, tree.File) else ""
-        known = drivers.Drivers(self._tree, core, self._uevents, minors=self._minors, release=text, troubles=self.faults)
-        self._answers = dict(self.machine.answers)
-        memory = {
-            bdf: sum(region.size_bytes for region in answer.regions if region.kind == "device") for bdf, answer in self._answers.items()
-        }
-        self._bus = pci.Bus(self._tree, self._uevents, known, memory)
-
-    # --- the seam --------------------------------------------------------------------------------------------------------------------
-
-    def read(self, path: str) -> str:
-        with self._device_lock(path, "sriov_numvfs"), self._call("read", path) as entry:
-            if isinstance(entry, tree.Directory):
-                raise tree.error(errnos.EISDIR, path)
-            if not isinstance(entry, tree.File):
-                raise tree.error(errnos.EINVAL, path)
-            if not entry.mode & 0o444:
-                raise tree.error(errnos.EACCES, path)
-            return entry.text
-
-    def write(self, path: str, text: str) -> None:
-        with self._call("write", path) as entry:
-            if isinstance(entry, tree.Directory):
-                raise tree.error(errnos.EISDIR, path)
-            if not isinstance(entry, tree.File):
-                raise tree.error(errnos.EINVAL, path)
-            if not entry.mode & 0o222:
-                raise tree.error(errnos.EACCES, path)
-            if not text:
-                return  # an empty write reaches no attribute
-            where = self._tree.lookup(path)[0]
-            behaviour = attributes.find(where)
-            if behaviour is None:
-                entry.text = text if text.endswith("\n") else f"{text}\n"
-                self._changed(requests.Write(path, text))
-                return
-        operation, act = behaviour
-        with self._device_lock(where, "sriov_numvfs", "bind", "unbind", text=text):
-            if operation != "write":
-                self._meet(operation, *self._subjects(where, text))
-            with self._lock:
-                entry = self._tree.lookup(where)[1]  # it may have gone while the call hung
-                assert isinstance(entry, tree.File), where
-                steps = iter(act(attributes.Write(self._bus, self._uevents, where, entry, text)))
-                trouble = next(steps, None)
-                # Before the rest of it: a kernel ends what it has begun, whatever becomes of the caller.
-                self._changed(requests.Write(path, text))
-            while trouble is not None:
-                self._suffer(trouble)
-                with self._lock:
-                    trouble = next(steps, None)
-
-    def list(self, path: str) -> list[str]:
-        with self._call("list", path) as entry:
-            if not isinstance(entry, tree.Directory):
-                raise tree.error(errnos.ENOTDIR, path)
-            return sorted(entry.entries)
-
-    def link(self, path: str) -> str:
-        with self._call("link", path, follow=False) as entry:
-            if not isinstance(entry, tree.Link):
-                raise tree.error(errnos.EINVAL, path)
-            return entry.target
-
-    def resolve(self, path: str) -> str:
-        with self._lock:
-            return self._tree.lookup(path)[0]
-
-    def exists(self, path: str) -> bool:
-        with self._lock:
-            return self._tree.find(path) is not None
-
-    def node(self, path: str) -> NodeStat:
-        with self._call("node", path) as entry:
-            if not isinstance(entry, tree.Node):
-                raise tree.error(errnos.ENODEV, path)
-            number = (entry.major, entry.minor)
-            if entry.major == drm.MAJOR and self.machine.open_as is not None:
-                number = self.machine.open_as
-            return NodeStat(*number, entry.mode, 0, entry.gid)
-
-    def memory_regions(self, path: str, driver: Literal["i915", "xe"]) -> Sequence[MemoryRegion]:
-        with self._call("query", path) as node:
-            if not isinstance(node, tree.Node) or node.major != drm.MAJOR:
-                raise tree.error(errnos.ENOTTY, path)
-            try:
-                device = self._tree.lookup(f"sys/dev/char/{node.major}:{node.minor}/device")[0]
-            except FileNotFoundError:
-                raise tree.error(errnos.ENODEV, path) from None
-            function = self._bus.at(device)
-            if function is None or function.driver != driver:
-                raise tree.error(errnos.ENOTTY, path)
-            if function.wedged:
-                raise tree.error(WEDGED_ERRNO[driver], path)
-            answer = self._answers.get(function.bdf)
-            if function.memory_bytes is not None and driver == "xe":
-                return (MemoryRegion("device", 1, function.memory_bytes),) if function.memory_bytes else ()
-            if answer is None or answer.driver != driver:
-                raise tree.error(errnos.EINVAL, path)  # a driver that does not know the query
-            if answer.errno is not None:
-                raise tree.error(answer.errno, path)
-            return answer.regions
 
     # --- listening -------------------------------------------------------------------------------------------------------------------
 
@@ -201,10 +68,9 @@ class SimKernel:
 
     def unplug(self, bdf: str) -> None:
         """Pull a card out; only `plug` brings it back."""
-        self._meet("unplug", bdf)
-        with self._lock:
-            self._bus.unplug(bdf)
-            self._changed(requests.Unplug(bdf))
+        with self._device_lock(bdf):
+            self._meet("unplug", bdf)
+            self._act(requests.Unplug(bdf))
 
     def plug(self, bdf: str, like: str | None = None) -> None:
         """Put a card back that was pulled or removed, or a second one `like` another, in the same slot bridge, under the new address."""
@@ -259,6 +125,27 @@ class SimKernel:
             self._minors.held.clear()
             self._changed(requests.ReleaseMinors())
 
+    # --- Virtual Functions -----------------------------------------------------------------------------------------------------------
+
+    def hold_vfio(self, bdf: str, gate: Callable[[], None]) -> None:
+        """A virtual machine has the function open: who takes it away from vfio, or takes it away, blocks in `gate`."""
+        with self._lock:
+            function = self._function(bdf)
+            if function.driver not in vfio.DRIVERS:
+                raise ValueError(f"{bdf} is not bound to vfio: no virtual machine can have it")
+            function.held = gate
+
+    def release_vfio(self, bdf: str) -> None:
+        """It is closed; who waits in the gate is the gate's owner's to wake."""
+        with self._lock:
+            self._function(bdf).held = None
+
+    def limit_vfs(self, bdf: str, at_most: int | None) -> None:
+        """Let the driver of a PF make no more VFs than this, whatever it is asked for; None ends it."""
+        with self._lock:
+            self._function(bdf).vfs_at_most = at_most
+            self._changed(requests.LimitVfs(bdf, at_most))
+
     # --- cards in trouble ------------------------------------------------------------------------------------------------------------
 
     def wedge(self, bdf: str, methods: str = "rebind,bus-reset") -> None:
@@ -269,13 +156,13 @@ class SimKernel:
 
     def unwedge(self, bdf: str) -> None:
         """Unbind and bind the driver again."""
-        with self._lock:
+        with self._device_lock(bdf), self._lock:
             health.rebind(self._bus, self._function(bdf))
             self._changed(requests.Unwedge(bdf))
 
     def survivability(self, bdf: str, mode: health.Mode | None) -> None:
         """Survivability mode of an xe card; None ends it."""
-        with self._lock:
+        with self._device_lock(bdf), self._lock:
             health.survivability(self._bus, self._uevents, self._function(bdf), mode)
             self._changed(requests.Survivability(bdf, mode))
 
@@ -293,6 +180,30 @@ class SimKernel:
         """A monitor comes or goes."""
         with self._lock:
             health.display_noise(self._uevents, self._function(bdf))
+
+    # --- what takes several steps ----------------------------------------------------------------------------------------------------
+
+    def begin(self, number: int, change: requests.Write | requests.Unplug) -> None:
+        """Do the first step of a change, as a log tells it: nothing is met, nobody is waited for, and the machine stays as it is then."""
+        with self._lock:
+            steps = self._steps(change)
+            next(steps, None)
+            self._begun[number] = steps
+            self._changed(requests.Begin(number, change))
+
+    def step(self, number: int) -> None:
+        """Do the next step of what was begun under this number."""
+        with self._lock:
+            if number not in self._begun:
+                raise ValueError(f"nothing was begun under the number {number}, or it is finished")
+            self._advance(number)
+
+    def finish(self) -> None:
+        """Do the rest of everything that was begun: a kernel ends it, whatever became of who asked for it."""
+        with self._lock:
+            for number in tuple(self._begun):
+                while self._advance(number) is not None:
+                    pass
 
     # --- faults and the whole machine ------------------------------------------------------------------------------------------------
 
@@ -343,50 +254,6 @@ class SimKernel:
                 for function in self._bus.functions.values()
                 if (function.directory.text("class") or "").startswith("0x03")
             }
-
-    # --- inside ----------------------------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _call(self, operation: str, path: str, *, follow: bool = True) -> Iterator[tree.Entry]:
-        """One call of the seam: its troubles with the lock free, then the entry with the lock held."""
-        with self._lock:
-            where, _ = self._tree.lookup(path, follow=follow)
-        self._meet(operation, path, where)
-        with self._lock:
-            yield self._tree.lookup(path, follow=follow)[1]
-
-    def _meet(self, operation: str, *paths: str) -> None:
-        with self._lock:
-            trouble = self.faults.meet(operation, *paths)
-        self._suffer(trouble)
-        if trouble.errno:
-            raise tree.error(trouble.errno, paths[0])
-
-    def _suffer(self, trouble: faults.Trouble) -> None:
-        """Seconds and gates, in the caller's thread with the machine free."""
-        if trouble.seconds:
-            self._sleep(trouble.seconds)
-        for gate in trouble.gates:
-            gate()
-
-    def _device_lock(self, path: str, *names: str, text: str = "") -> AbstractContextManager[object]:
-        """The lock of the function that a file is about (device_lock), for files with these names; of others nobody waits for it."""
-        directory, _, name = path.rpartition("/")
-        if name not in names:
-            return contextlib.nullcontext()
-        with self._lock:
-            bdf = text.strip() if name in ("bind", "unbind") else directory.rpartition("/")[2]
-            return self._device_locks.setdefault(bdf, self._make_lock())
-
-    def _subjects(self, where: str, text: str) -> tuple[str, ...]:
-        """Paths an act is known by: the file that is written, and the function it is about."""
-        with self._lock:
-            named = self._bus.functions.get(text.strip()) or self._bus.functions.get(where.split("/")[-2])
-            return (where,) if named is None else (where, named.path, named.bdf)
-
-    def _changed(self, change: requests.Change) -> None:
-        for recorder in self._recorders:
-            recorder(change)
 
     def _function(self, bdf: str) -> drivers.Function:
         function = self._bus.function(bdf)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 
 from dra import names
-from dra.sim_kernel import prelim, tree, uevents, xe_admin
+from dra.sim_kernel import faults, provisioning, tree, uevents
 from dra.sim_kernel.drivers import Drivers, Function, copies, pci_own
 
 DEVICES = "sys/bus/pci/devices"
+
+DISABLE_SECONDS = 1.0
+"""sriov_disable sleeps this long after VF Enable was cleared (drivers/pci/iov.c)."""
 
 
 class Bus:
@@ -49,39 +53,45 @@ class Bus:
         self.drivers.probe(function, self.functions.values())
 
     def unbind(self, function: Function) -> None:
-        """Detach the driver; the GPU drivers take their VFs with them (xe_pci_remove, i915_pci_remove)."""
-        self.remove_vfs(function)
-        if function.driver == "i915":
-            prelim.reset(function)
-        elif function.driver == "xe":
-            xe_admin.reset(function)
-        self.drivers.unbind(function)
-
-    def virtual_functions(self, function: Function) -> list[Function]:
-        """VFs of a PF in ascending order."""
-        virtual = []
-        for name in sorted((name for name in function.directory.entries if name.startswith("virtfn")), key=lambda name: int(name[6:])):
-            vf = self.function(self.tree.lookup(f"{function.path}/{name}")[0].rpartition("/")[2])
-            assert vf is not None, name
-            virtual.append(vf)
-        return virtual
-
-    def remove_vfs(self, function: Function) -> None:
-        """Take away all VFs, as their PF's driver does when it goes."""
+        """Detach the driver at once, whoever holds what; the GPU drivers take their VFs with them (xe_pci_remove, i915_pci_remove)."""
         for _ in self.removing_vfs(function):
             pass
+        provisioning.reset(function)
+        self.drivers.unbind(function)
 
-    def removing_vfs(self, function: Function) -> Iterator[Function]:
-        """Take away all VFs in ascending order, as sriov_disable does; yields each before it goes."""
-        virtual = self.virtual_functions(function)
-        for number, vf in enumerate(virtual):
-            yield vf
-            del function.directory.entries[f"virtfn{number}"]
+    def unbinding(self, function: Function) -> Iterator[faults.Trouble]:
+        """Detach the driver; yields what the caller goes through between two steps."""
+        yield from self.removing_vfs(function)
+        if function.held is not None:
+            yield faults.Trouble(gates=(function.held,))
+        if self.function(function.bdf) is function:
+            self.unbind(function)
+
+    def virtual_functions(self, function: Function) -> dict[int, Function]:
+        """VFs of a PF that are on the bus, by index from 1, in ascending order."""
+        links = {name: entry for name, entry in function.directory.entries.items() if re.fullmatch(r"virtfn\d+", name)}
+        targets = {int(name[6:]) + 1: link.target.rpartition("/")[2] for name, link in links.items() if isinstance(link, tree.Link)}
+        return {index: vf for index, bdf in sorted(targets.items()) if (vf := self.function(bdf)) is not None}
+
+    def removing_vfs(self, function: Function) -> Iterator[faults.Trouble]:
+        """Take away all VFs in ascending order, as sriov_disable does; yields what the caller goes through between two steps."""
+        if not any(name.startswith("virtfn") for name in function.directory.entries):
+            return
+        provisioning.link(function, {})
+        for index, vf in self.virtual_functions(function).items():
+            yield self.drivers.troubles.meet("vf", vf.path, vf.bdf)
+            function.directory.entries.pop(f"virtfn{index - 1}", None)
             vf.directory.entries.pop("physfn", None)
-            self.detach(vf)
-            del self.functions[vf.bdf]
-        if virtual:
-            set_count(function, 0)
+            if vf.held is not None:
+                yield faults.Trouble(gates=(vf.held,))
+            if self.function(vf.bdf) is vf:
+                self.detach(vf)
+            self.functions.pop(vf.bdf, None)
+        for name in [name for name in function.directory.entries if name.startswith("virtfn")]:
+            del function.directory.entries[name]  # of VFs that were removed one by one
+        yield faults.Trouble(seconds=DISABLE_SECONDS)
+        set_count(function, 0)
+        provisioning.disable(function)
 
     def detach(self, function: Function) -> None:
         """Take a function off the bus, what is behind it first: driver, `remove` event, directory."""
@@ -96,8 +106,20 @@ class Bus:
         self.tree.take(function.path)
         self.uevents.emit("remove", "pci", function.path, uevents.pci_properties(function.directory, "remove"))
 
-    def attach(self, function: Function, *, after_add: Callable[[], None] = lambda: None) -> None:
-        """Put a function on the bus: directory, links, `add` event, then a driver if drivers are probed for."""
+    def detaching(self, function: Function) -> Iterator[faults.Trouble]:
+        """Take a function off the bus; yields what the caller goes through between two steps."""
+        if not self._behind(function):  # a bridge waits for nobody
+            yield from self.unbinding(function)
+        if self.function(function.bdf) is function:
+            self.detach(function)
+
+    def attach(self, function: Function) -> None:
+        """Put a function on the bus, with a driver if drivers are probed for."""
+        self.announce(function)
+        self.autoprobe(function)
+
+    def announce(self, function: Function) -> None:
+        """Put a function on the bus: directory, links, `add` event."""
         entries = function.directory.entries
         for name, text in (("driver_override", "(null)\n"), ("sriov_numvfs", "0\n"), ("sriov_drivers_autoprobe", "1\n")):
             if isinstance(entry := entries.get(name), tree.File):
@@ -112,7 +134,9 @@ class Bus:
                 self.tree.put(f"{group}/type", tree.File("DMA-FQ\n", 0o644))
                 self.tree.put(f"{group}/reserved_regions", tree.File("0x00000000fee00000 0x00000000feefffff msi\n"))  # x86's MSI window
         self.uevents.emit("add", "pci", function.path, uevents.pci_properties(function.directory, "add"))
-        after_add()
+
+    def autoprobe(self, function: Function) -> None:
+        """Give a new function its driver, if drivers are probed for."""
         bus = self.tree.directory("sys/bus/pci")
         if bus is None or bus.text("drivers_autoprobe") != "0":
             self.probe(function)
@@ -120,24 +144,27 @@ class Bus:
     def rescan(self) -> None:
         """Find what is in its slot but not on the bus, nearest the root first."""
         for function in sorted(self.functions.values(), key=lambda function: (function.path.count("/"), function.bdf)):
-            if function.present and not self.enumerated(function) and self.tree.directory(function.path.rpartition("/")[0]) is not None:
+            found = function.present and not function.virtual and not self.enumerated(function)  # VFs answer no scan
+            if found and self.tree.directory(function.path.rpartition("/")[0]) is not None:
                 self.attach(function)
 
-    def unplug(self, bdf: str) -> None:
-        """Pull a card: it goes, and a rescan does not find it."""
+    def unplugging(self, bdf: str) -> Iterator[faults.Trouble]:
+        """Pull a card: it goes, and a rescan does not find it; yields what the caller goes through between two steps."""
         function = self._known(bdf)
         if function.virtual:
             raise ValueError(f"{bdf} is a VF: it cannot be pulled out")
         for gone in self._with_behind(function):
             gone.present = False
         if self.enumerated(function):
-            self.detach(function)
+            yield from self.detaching(function)
 
     def plug(self, bdf: str, like: str | None = None) -> None:
         """Put a card back that was there before, or a second one `like` another beside it."""
         if like is not None:
             self.functions[bdf] = self._second(bdf, self._known(like))
         function = self._known(bdf)
+        if function.virtual:
+            raise ValueError(f"{bdf} is a VF: it cannot be plugged in")
         if self.enumerated(function):
             raise ValueError(f"{bdf} is on the bus already")
         if self.tree.directory(function.path.rpartition("/")[0]) is None:

@@ -109,6 +109,19 @@ class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     text: str
 
 
+class HoldVfio(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="hold_vfio"):
+    bdf: str
+
+
+class ReleaseVfio(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="release_vfio"):
+    bdf: str
+
+
+class LimitVfs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="limit_vfs"):
+    bdf: str
+    at_most: int | None = None
+
+
 class Read(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="read"):
     path: str
 
@@ -125,7 +138,35 @@ class Reboot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     boot_id: str
 
 
-Change = Unplug | Plug | PlugFragment | Modprobe | HoldMinor | ReleaseMinors | Wedge | Unwedge | Survivability | Write | Reboot
+class Begin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="begin"):
+    """A change that takes several steps, between which others may act: its first step is done."""
+
+    number: int
+    change: Write | Unplug
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="step"):
+    """The next step of a change that was begun."""
+
+    number: int
+
+
+Change = (
+    Unplug
+    | Plug
+    | PlugFragment
+    | Modprobe
+    | HoldMinor
+    | ReleaseMinors
+    | Wedge
+    | Unwedge
+    | Survivability
+    | LimitVfs
+    | Write
+    | Begin
+    | Step
+    | Reboot
+)
 """What alters the machine for as long as it runs; asking again in the same order leads to the same machine."""
 
 Request = (
@@ -140,6 +181,8 @@ Request = (
     | Delay
     | Hang
     | Release
+    | HoldVfio
+    | ReleaseVfio
     | Overflow
     | Read
     | List

@@ -1,4 +1,4 @@
-"""SR-IOV of a physical function: what a write to `sriov_numvfs` answers (sriov_numvfs_store, drivers/pci/pci-sysfs.c)."""
+"""SR-IOV of a physical function: what a write to `sriov_numvfs` answers and does (sriov_numvfs_store, drivers/pci/pci-sysfs.c, iov.c)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import errno
 import re
 from collections.abc import Iterator
 
-from dra.sim_kernel import faults, pci, prelim, tree, uevents, virtual_function, xe_admin
+from dra.sim_kernel import faults, pci, provisioning, tree, uevents, virtual_function
 from dra.sim_kernel.drivers import Function
 
 ENABLE_SECONDS = 0.1
 """sriov_enable sleeps this long after VF Enable was set (drivers/pci/iov.c)."""
-DISABLE_SECONDS = 1.0
-"""sriov_disable sleeps this long after it was cleared."""
 
 
 def write_numvfs(bus: pci.Bus, function: Function, text: str) -> Iterator[faults.Trouble]:
@@ -30,67 +28,34 @@ def write_numvfs(bus: pci.Bus, function: Function, text: str) -> Iterator[faults
     now = int(function.directory.text("sriov_numvfs") or 0)
     if asked == now:
         return
-    if not configurable(function):
+    if not provisioning.possible(function):
         raise tree.error(errno.ENOENT, place)
     if asked and now:
         raise tree.error(errno.EBUSY, place)
-    yield from _enable(bus, function, asked) if asked else _disable(bus, function)
+    yield from _enable(bus, function, asked) if asked else bus.removing_vfs(function)
 
 
 def _enable(bus: pci.Bus, pf: Function, count: int) -> Iterator[faults.Trouble]:
     """The driver's sriov_configure, then sriov_enable: VFs one after another, each with its driver before the next."""
-    driver = pf.driver
+    driver, made = pf.driver, min(count, count if pf.vfs_at_most is None else pf.vfs_at_most)
     assert driver is not None
-    shares = prelim.enable(pf, count) if driver == "i915" else xe_admin.enable(pf, count, bus.memory.get(pf.bdf, 0))
+    shares = provisioning.enable(bus.tree, pf, made, bus.memory.get(pf.bdf, 0)) if made else []
     yield faults.Trouble(seconds=ENABLE_SECONDS)
-    for index, memory in shares.items():
+    for index, share in enumerate(shares, start=1):
         vf = virtual_function.make(bus.tree, pf, index)
-        vf.memory_bytes, vf.can_start = memory, memory is not None
-        vf.made[driver] = virtual_function.driver_part(pf, vf, driver, memory)
+        vf.share, vf.made[driver] = share, virtual_function.driver_part(pf, vf)
         bus.functions[vf.bdf] = vf
-        bus.attach(vf, after_add=lambda vf=vf, index=index: _tie(bus, pf, vf, index))  # type: ignore[misc]
+        bus.announce(vf)
+        pf.directory.entries[f"virtfn{index - 1}"] = tree.Link(f"../{vf.bdf}")
+        vf.directory.entries["physfn"] = tree.Link(f"../{pf.bdf}")
+        bus.uevents.emit("change", "pci", vf.path, uevents.pci_properties(vf.directory, "change"))
         yield bus.drivers.troubles.meet("vf", vf.path, vf.bdf)
-    bus.uevents.emit("change", "pci", pf.path, uevents.pci_properties(pf.directory, "change"))
-    pci.set_count(pf, count)
-    _device_links(bus, pf)
-
-
-def _tie(bus: pci.Bus, pf: Function, vf: Function, index: int) -> None:
-    """The links between PF and VF come after the VF's `add` event."""
-    pf.directory.entries[f"virtfn{index - 1}"] = tree.Link(f"../{vf.bdf}")
-    vf.directory.entries["physfn"] = tree.Link(f"../{pf.bdf}")
-    bus.uevents.emit("change", "pci", vf.path, uevents.pci_properties(vf.directory, "add"))
-
-
-def _disable(bus: pci.Bus, pf: Function) -> Iterator[faults.Trouble]:
-    for vf in bus.removing_vfs(pf):
-        yield bus.drivers.troubles.meet("vf", vf.path, vf.bdf)
-    yield faults.Trouble(seconds=DISABLE_SECONDS)
-    prelim.disable(pf) if pf.driver == "i915" else xe_admin.disable(pf)
-    _device_links(bus, pf)
-
-
-def _device_links(bus: pci.Bus, pf: Function) -> None:
-    """Provisioning directories lead to the VFs that are there."""
-    own = prelim.directory(pf) if pf.driver == "i915" else xe_admin.directory(pf)
-    if own is None:
-        return
-    virtual = dict(enumerate(bus.virtual_functions(pf), start=1))
-    depth = 4 if pf.driver == "i915" else 2  # prelim_iov is below drm/cardN
-    for name, entry in own.entries.items():
-        if (match := re.fullmatch(r"vf(\d+)", name)) and isinstance(entry, tree.Directory):
-            entry.entries.pop("device", None)
-            if (vf := virtual.get(int(match[1]))) is not None:
-                entry.entries["device"] = tree.Link("../" * (depth + 1) + vf.bdf)
-
-
-def configurable(function: Function) -> bool:
-    """Whether the bound driver has an sriov_configure: xe, and i915 only where it brings its own VF provisioning files."""
-    if function.driver == "i915":
-        minors = function.directory.directory("drm")
-        cards = [minors.directory(name) for name in minors.entries if name.startswith("card")] if minors else []
-        return any(card is not None and ("prelim_iov" in card.entries or "iov" in card.entries) for card in cards)
-    return function.driver == "xe"
+        if bus.function(vf.bdf) is vf:
+            bus.autoprobe(vf)
+    if made:
+        bus.uevents.emit("change", "pci", pf.path, uevents.pci_properties(pf.directory, "change"))
+        pci.set_count(pf, made)
+        provisioning.link(pf, bus.virtual_functions(pf))
 
 
 def write_autoprobe(function: Function, text: str) -> None:

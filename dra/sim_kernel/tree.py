@@ -30,6 +30,15 @@ _STRERROR: Final = {
     errnos.ECANCELED: "Operation canceled",
     errnos.EIO: "Input/output error",
     errnos.EEXIST: "File exists",
+    errnos.EPERM: "Operation not permitted",
+    errnos.ENOSPC: "No space left on device",
+    errnos.E2BIG: "Argument list too long",
+    errnos.EOVERFLOW: "Value too large for defined data type",
+    errnos.EDQUOT: "Disk quota exceeded",
+    errnos.ESTALE: "Stale file handle",
+    errnos.ENOKEY: "Required key not available",
+    errnos.EUCLEAN: "Structure needs cleaning",
+    errnos.EOPNOTSUPP: "Operation not supported",
 }
 
 

@@ -11,14 +11,16 @@ from dra.sim_kernel import tree, uevents
 from dra.sim_kernel.drivers import Function
 
 _OF_THE_CORE: Final = (
-    "ari_enabled", "boot_vga", "broken_parity_status", "class", "consistent_dma_mask_bits", "d3cold_allowed", "dma_mask_bits", "enable",
-    "local_cpulist", "local_cpus", "modalias", "msi_bus", "numa_node", "power", "power_state", "remove", "rescan", "reset", "subsystem",
-    "subsystem_device", "subsystem_vendor", "uevent", "vendor",
+    "boot_vga", "broken_parity_status", "class", "consistent_dma_mask_bits", "d3cold_allowed", "dma_mask_bits", "enable", "local_cpulist",
+    "local_cpus", "modalias", "msi_bus", "numa_node", "power", "power_state", "remove", "rescan", "reset", "subsystem", "subsystem_device",
+    "subsystem_vendor", "uevent", "vendor",
 )  # fmt: skip
 """What a VF has like its PF."""
-_OF_A_CARD: Final = re.compile(r"(gt_.*|error|hwmon.*|iaf_.*|sys_pwr_balance|clients|(prelim_)?iov|prelim_csc_.*|card\d+-.*)")
-"""What a card's directory of i915 has only on a PF."""
-_OF_A_GT: Final = ("freq0", "gtidle", "freq", "throttle")
+_ONLY_OF_A_CARD: Final = re.compile(
+    r"gt_.*|error|iaf_.*|sys_pwr_balance|clients|(prelim_)?iov|prelim_(csc|reset|enable|lmem_alloc|sharedmem)_.*|card\d+-.*"
+)
+"""What i915 makes in a card's directory on a PF only; `card1-DP-1` are connectors, which no VF has."""
+_ONLY_OF_A_GT: Final = ("freq0", "gtidle")
 """xe gives a VF no frequency controls (xe_gt_freq.c)."""
 
 
@@ -30,7 +32,7 @@ def places(pf: Function) -> VfPlaces:
 
 
 def make(files: tree.Tree, pf: Function, index: int) -> Function:
-    """VF `index` (from 1), not yet on the bus."""
+    """VF `index` (from 1), not yet on the bus and without its link to the PF."""
     where = places(pf)
     bdf = where.bdf(Bdf(pf.bdf), index)
     path = f"{pf.path.rpartition('/')[0]}/{bdf}"
@@ -38,8 +40,9 @@ def make(files: tree.Tree, pf: Function, index: int) -> Function:
     for name in _OF_THE_CORE:
         if (entry := pf.directory.entries.get(name)) is not None:
             directory.entries[name] = _copy(entry)
-    none = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n"
+    nowhere = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n"
     directory.entries.update(
+        ari_enabled=tree.File("1\n"),
         device=tree.File(f"{where.device}\n"),
         revision=tree.File("0x00\n"),  # of the config space that the core invents for a VF
         irq=tree.File("0\n"),
@@ -48,7 +51,7 @@ def make(files: tree.Tree, pf: Function, index: int) -> Function:
         current_link_width=tree.File("0\n"),
         max_link_speed=tree.File("2.5 GT/s PCIe\n"),
         max_link_width=tree.File("1\n"),
-        resource=tree.File(none * 13),
+        resource=tree.File(nowhere * 13),
         reset_method=tree.File("flr\n", 0o644),
     )
     values = uevents.properties(directory) | {"PCI_SLOT_NAME": bdf, "PCI_ID": f"8086:{where.device[2:].upper()}"}
@@ -59,33 +62,36 @@ def make(files: tree.Tree, pf: Function, index: int) -> Function:
         taken = files.directory(groups)
         free = next(number for number in range(1 << 20) if taken is None or str(number) not in taken.entries)
         directory.entries["iommu_group"] = tree.Link(tree.relative(f"{path}/iommu_group", f"{groups}/{free}"))
-    return Function(bdf, path, directory)
+    function = Function(bdf, path, directory)
+    function.virtual = True
+    return function
 
 
-def driver_part(pf: Function, vf: Function, driver: str, memory_bytes: int | None) -> dict[str, tree.Entry]:
-    """What the PF's driver makes on a VF, minors to be numbered. `memory_bytes` is the VF's local memory, None without any."""
+def driver_part(pf: Function, vf: Function) -> dict[str, tree.Entry]:
+    """What the PF's driver makes on a VF when it binds, minors to be numbered."""
     made: dict[str, tree.Entry] = {}
     for name, entry in pf.directory.entries.items():
         if isinstance(entry, tree.Directory) and (name == "drm" or re.fullmatch(r"tile\d+", name)):
             place = tree.Directory()
-            place.entries[name] = _of_a_vf(entry, pf.path)
+            place.entries[name] = _of_a_vf(entry)
             tree.move(place, pf.path, vf.path)
             made[name] = place.entries[name]
-    drm = made.get("drm")
-    for name, minor in drm.entries.items() if isinstance(drm, tree.Directory) and driver == "i915" else ():
-        if isinstance(minor, tree.Directory) and name.startswith("card") and "lmem_total_bytes" in minor.entries:
-            minor.entries["lmem_total_bytes"] = tree.File(f"{memory_bytes or 0}\n")
-            minor.entries["lmem_avail_bytes"] = tree.File(f"{memory_bytes or 0}\n")
+    if isinstance(minors := made.get("drm"), tree.Directory):
+        for card in minors.entries.values():
+            gts = card.directory("gt") if isinstance(card, tree.Directory) else None
+            for gt in gts.entries.values() if gts is not None else ():
+                if isinstance(gt, tree.Directory):  # i915: a VF knows its GTs and steers nothing in them
+                    for name in [name for name in gt.entries if name != "id"]:
+                        del gt.entries[name]
     return made
 
 
-def _of_a_vf(directory: tree.Directory, pf_path: str) -> tree.Directory:
-    """A copy without what only a PF has, and without links into what is left out."""
+def _of_a_vf(directory: tree.Directory) -> tree.Directory:
+    """A copy without what only a PF has."""
     made = tree.Directory()
     for name, entry in directory.entries.items():
-        if _OF_A_CARD.fullmatch(name) or name in _OF_A_GT or name == "memory" or name.startswith("controlD"):
-            continue
-        made.entries[name] = _of_a_vf(entry, pf_path) if isinstance(entry, tree.Directory) else _copy(entry)
+        if not _ONLY_OF_A_CARD.fullmatch(name) and name not in _ONLY_OF_A_GT and name != "memory":
+            made.entries[name] = _of_a_vf(entry) if isinstance(entry, tree.Directory) else _copy(entry)
     return made
 
 

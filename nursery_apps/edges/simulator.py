@@ -105,7 +105,6 @@ def load_machine(
     else:
         kernel.reboot(fresh_boot_id())
         _begin(path, _Header(host_boot_id, kernel.boot_id, kernel.machine.name))
-    replaying = False
 
     def record(change: requests.Change) -> None:
         if isinstance(change, requests.Reboot):
@@ -116,6 +115,8 @@ def load_machine(
             file.write(msgspec.json.encode(change) + b"\n")
 
     kernel.record(record)
+    kernel.finish()
+    replaying = False
     return kernel
 
 
@@ -204,6 +205,8 @@ async def _answer(kernel: SimKernel, line: bytes, gates: _Gates) -> dict[str, ob
         request = requests.parse(msgspec.json.decode(line))
         if isinstance(request, requests.Release):
             gates.open(request.path, request.operation)
+        elif isinstance(request, requests.ReleaseVfio):
+            gates.open(request.bdf, "vfio")
         result = await trio.to_thread.run_sync(lambda: control.perform(kernel, request, gate=gates.make), abandon_on_cancel=True)
     except OSError as error:
         return {"error": f"{error.strerror}: {error.filename}", "errno": errno.errorcode.get(error.errno or 0, str(error.errno))}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tools.benches import cards
 from tools.benches.figures import Figure, median, percentile
 from tools.benches.world import NODE, ROOT, SLICES, Kubelet, World, world
 
@@ -161,4 +162,5 @@ def idle() -> list[Figure]:
 
 GROUPS: dict[str, Callable[[], list[Figure]]] = {
     "memory": memory, "start": start, "prepare": prepare, "burst": burst, "hotplug": hotplug, "idle": idle,
+    "carve": cards.carve, "switch": cards.switch, "publish": cards.publish,
 }  # fmt: skip

@@ -47,6 +47,10 @@ class World:
             self.api("POST", "/api/v1/nodes", {"metadata": {"name": NODE}, "status": {"nodeInfo": {"kubeletVersion": "v1.37.2"}}})
         self._daemon: subprocess.Popen[bytes] | None = None
 
+    def settings(self, more: str) -> None:
+        """What the next start finds in its settings file, besides what every one has."""
+        (self.directory / "settings.yaml").write_text(SETTINGS + more)
+
     def start(self, *machine: str) -> float:
         """Start the daemon on a machine (flags); the time of the exec."""
         command = [str(Path(sys.executable).parent / "gpu-node-plugin"), *machine, "--kubeconfig", str(self.server.kubeconfig)]
@@ -106,21 +110,25 @@ class World:
         fields = Path(f"/proc/{self._daemon.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100  # utime, stime in clock ticks
 
-    def simulate(self, **request: Any) -> None:
+    def simulate(self, **request: Any) -> Any:
+        """One request to the fake machine; its answer."""
         with socket.socket(socket.AF_UNIX) as control:
             control.connect(str(self.state / "simulator.sock"))
             control.sendall(json.dumps(request).encode() + b"\n")
             answer = json.loads(control.makefile().readline())
-            assert "error" not in answer, answer
+        assert "ok" in answer, answer
+        return answer["ok"]
 
-    def claim(self, number: int, device: str) -> str:
-        """An allocated claim; its UID."""
+    def claim(self, number: int, device: str, *, driver: str = "") -> str:
+        """An allocated claim, that wants its device bound to a driver; its UID."""
         base = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims"
         request = {"name": "gpu", "exactly": {"deviceClassName": "gpu.intel.com"}}
         made = self.api("POST", base, {"metadata": {"name": f"c{number}"}, "spec": {"devices": {"requests": [request]}}})
         result = {"request": "gpu", "driver": "gpu.intel.com", "pool": NODE, "device": device}
         reserved = [{"apiGroup": "bench.example.com", "resource": "benches", "name": "b", "uid": "b"}]  # no pod that one could look for
-        made["status"] = {"allocation": {"devices": {"results": [result]}}, "reservedFor": reserved}
+        parameters = {"apiVersion": "gpu.intel.com/v1alpha1", "kind": "GpuConfig", "driver": driver}
+        config = [{"source": "FromClaim", "opaque": {"driver": "gpu.intel.com", "parameters": parameters}}] if driver else []
+        made["status"] = {"allocation": {"devices": {"results": [result], "config": config}}, "reservedFor": reserved}
         uid: str = self.api("PUT", f"{base}/c{number}/status", made)["metadata"]["uid"]
         return uid
 

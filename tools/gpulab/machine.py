@@ -53,7 +53,9 @@ def load(argument: str) -> EntryKernel:
     if not os.path.exists(path) and ":" in argument:
         path, _, name = argument.rpartition(":")
     document = msgspec.json.decode(pathlib.Path(path).read_bytes())
-    kernel = EntryKernel.load(document, name, sleep=time.sleep, lock=threading.RLock(), make_lock=threading.RLock, boot_id=str(uuid.uuid4()))
+    kernel = EntryKernel.load(
+        document, name, sleep=time.sleep, lock=threading.RLock(), make_lock=threading.RLock, boot_id=str(uuid.uuid4())
+    )
     assert isinstance(kernel, EntryKernel)
     return kernel
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import pytest
 import trio
 import trio.testing
 
+from dra import discovery
 from dra.sim_kernel.kernel import SimKernel
 from nursery_apps.edges.simulator import LOG_NAME, load_machine, serve_control
 from tests.fakes import machines
@@ -218,3 +220,58 @@ def test_a_log_that_does_not_fit_says_what_to_do(tmp_path: Path) -> None:
     log.write_text("x\n")
     with pytest.raises(ValueError, match=r"simulated-machine.log:1: .* remove the file"):
         start(tmp_path)
+
+
+# --- Virtual Functions ---------------------------------------------------------------------------------------------------------------
+
+FLEX, CUT = "server-8x-flex170", "0000:4d:00.0"
+
+
+def nodes(kernel: SimKernel) -> dict[str, object]:
+    return {gpu.bdf: (gpu.card, gpu.render, gpu.memory_bytes, gpu.vf_index) for gpu in discovery.scan(kernel).gpus}
+
+
+def test_vfs_and_quotas_outlive_the_process(tmp_path: Path) -> None:
+    first = start(tmp_path, machine=FLEX)
+    iov = f"sys/bus/pci/devices/{CUT}/drm/card6/prelim_iov"
+    for quota, value in (("ggtt_quota", 1 << 28), ("contexts_quota", 1024), ("lmem_quota", 1 << 30)):
+        first.write(f"{iov}/vf1/gt/{quota}", str(value))
+    first.unplug("0000:2c:00.0")  # whose numbers the VF gets
+    first.write(f"sys/bus/pci/devices/{CUT}/sriov_numvfs", "1")
+    second = start(tmp_path, machine=FLEX)
+    assert nodes(second) == nodes(first)
+    assert nodes(second)["0000:4d:00.1"] == (0, 128, 1 << 30, 1)
+    second.write(f"sys/bus/pci/devices/{CUT}/sriov_numvfs", "0")
+    third = start(tmp_path, machine=FLEX)
+    assert nodes(third) == nodes(second) and third.read(f"{iov}/vf1/gt/lmem_quota") == f"{1 << 30}\n"
+    third.reboot(OTHER)
+    assert nodes(start(tmp_path, machine=FLEX)) == nodes(machines.kernel(FLEX)), "a boot starts from the document"
+
+
+def test_vfs_in_the_making_are_there_in_the_next_life(tmp_path: Path) -> None:
+    """The process dies in the middle; the kernel does not."""
+    first = start(tmp_path, machine=FLEX)
+    first.hang("0000:4d:00.3", "vf", lambda: shutil.copy(tmp_path / LOG_NAME, tmp_path / "middle"))
+    first.write(f"sys/bus/pci/devices/{CUT}/sriov_numvfs", "5")
+    (tmp_path / "middle").replace(tmp_path / LOG_NAME)
+    second = start(tmp_path, machine=FLEX)
+    assert nodes(second) == nodes(first)
+    assert nodes(start(tmp_path, machine=FLEX)) == nodes(first)
+
+
+async def test_a_virtual_machine_holds_a_card_until_it_is_released(tmp_path: Path) -> None:
+    kernel = machines.kernel(FLEX)
+    kernel.modprobe("vfio-pci")
+    kernel.write(f"sys/bus/pci/devices/{CUT}/driver_override", "vfio-pci")
+    kernel.unbind(CUT)
+    kernel.write("sys/bus/pci/drivers_probe", CUT)
+    async with served(kernel, tmp_path / "sim.sock") as client, await trio.open_unix_socket(str(tmp_path / "sim.sock")) as second:
+        other = Client(second)
+        assert await client.ask("hold_vfio", bdf=CUT) == {"ok": None}
+        await client.send(json.dumps({"op": "unbind", "bdf": CUT}))
+        assert (await other.ask("state"))["ok"][CUT]["driver"] == "vfio-pci"
+        assert await other.ask("release_vfio", bdf=CUT) == {"ok": None}
+        assert await client.answer() == {"ok": None}
+        assert (await other.ask("state"))["ok"][CUT]["driver"] is None
+        assert "no virtual machine" in (await other.ask("hold_vfio", bdf=CUT))["error"]
+        assert await other.ask("limit_vfs", bdf=CUT, at_most=3) == {"ok": None}
