@@ -6,10 +6,10 @@ Events only wake; what is true is read from the tree. The one fact that only an 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -18,6 +18,8 @@ from dra import devices, discovery
 from dra.devices import Inventory
 from dra.kernel_tree import KernelTree
 from dra.names import Bdf, is_bdf
+from nursery_apps import kernel_call
+from nursery_apps.kernel_call import Hung
 from nursery_apps.latest import Latest
 from nursery_apps.seams import DeviceEvent, DeviceEvents, Resync
 
@@ -62,6 +64,7 @@ class InventoryKeeper:
         self._on_scan = on_scan
         self._on_wedged = on_wedged
         self._wedged: dict[Bdf, str] = {}
+        self._call = kernel_call.caller(HUNG_SCANS_MAX + 1)
         self._hung = 0
         self._asked = trio.Event()
         self.inventory: Latest[Inventory] = Latest(Inventory())
@@ -77,16 +80,16 @@ class InventoryKeeper:
         send, receive = trio.open_memory_channel[DeviceEvent | Resync](EVENTS_WAITING)
         async with trio.open_nursery() as nursery, receive:
             await nursery.start(self._events.listen, send)
-            await self._scan()
+            await self._scan(nursery)
             task_status.started(self.inventory.value)
             while True:
                 aftermath = await self._wait(receive)
-                await self._scan()
+                await self._scan(nursery)
                 while aftermath:
                     aftermath = False
                     with trio.move_on_after(AFTERMATH_SECONDS):
                         aftermath = await self._burst(receive, await receive.receive())
-                    await self._scan()
+                    await self._scan(nursery)
 
     def rescan(self) -> None:
         """Look now: something else than an event made us doubt."""
@@ -144,58 +147,33 @@ class InventoryKeeper:
         elif event.subsystem == "pci" and event.action in ("add", "bind", "unbind", "remove") and self._wedged.pop(bdf, None) is not None:
             log.info("%s: %s ends its wedged state", bdf, event.action)
 
-    def _came_back(self) -> None:
-        self._hung -= 1
-        log.info("a hung scan came back; %d still hang", self._hung)
-        self.rescan()
-
-    async def _scan(self) -> None:
+    async def _scan(self, nursery: trio.Nursery) -> None:
         """Read the machine in a worker thread, which is left behind if the kernel does not let go of it."""
         if self._hung >= HUNG_SCANS_MAX:
             self.stale_because = f"{self._hung} scans hang in the kernel: see its log for the GPU that does not answer"
             return
         started = trio.current_time()
-        found: Inventory | None = None
-        attempt = _Attempt(trio.lowlevel.current_trio_token(), self._came_back)
-        with trio.move_on_after(SCAN_DEADLINE_SECONDS):
-            found = await trio.to_thread.run_sync(attempt.scan, self._tree, dict(self._wedged), abandon_on_cancel=True)
-        if found is None and not attempt.back:
-            attempt.given_up = True
+        try:
+            found = await self._call(partial(discovery.scan, self._tree, wedged=dict(self._wedged)), seconds=SCAN_DEADLINE_SECONDS)
+        except Hung as hung:
             self._hung += 1
-        seconds = trio.current_time() - started
-        self._on_scan(seconds, self._hung)
-        if found is None:
-            self.stale_because = f"a scan has hung in the kernel for {seconds:.0f} s; the last good one still holds"
+            nursery.start_soon(self._await_return, hung.back)
+            self.stale_because = f"a scan has hung in the kernel for {hung.seconds:.0f} s; the last good one still holds"
             log.error("%s", self.stale_because)
             return
+        finally:
+            self._on_scan(trio.current_time() - started, self._hung)
         self.stale_because = None
         changes = devices.diff(self.inventory.value, found)
         if changes:
             _report(changes)
         self.inventory.set(found)
 
-
-class _Attempt:
-    """One scan in a worker thread, which tells when the thread is free again, be it long after it was given up."""
-
-    def __init__(self, token: trio.lowlevel.TrioToken, on_late: Callable[[], None]) -> None:
-        self._token = token
-        self._on_late = on_late
-        self.back = False
-        self.given_up = False
-
-    def scan(self, tree: KernelTree, wedged: Mapping[Bdf, str]) -> Inventory:
-        try:
-            return discovery.scan(tree, wedged=wedged)
-        finally:
-            # The program may have ended while the thread hung: then nobody is left to tell.
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._return)
-
-    def _return(self) -> None:
-        self.back = True
-        if self.given_up:
-            self._on_late()
+    async def _await_return(self, back: trio.Event) -> None:
+        await back.wait()
+        self._hung -= 1
+        log.info("a hung scan came back; %d still hang", self._hung)
+        self.rescan()
 
 
 def _gave_up(properties: Mapping[str, str]) -> str | None:
