@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,10 @@ class Plugin:
 class Node:
     """A cluster with one node on which plugins come and go."""
 
-    def __init__(self, cluster: SimCluster, machine: str) -> None:
+    def __init__(self, cluster: SimCluster, roots: Sequence[str]) -> None:
+        """`roots`: flags that say where the machine is."""
         self.cluster = cluster
-        self.machine = machine
+        self.roots = roots
         self.directory = Path(cluster.layout.root)
         self.settings = self.directory / "settings.yaml"
         self.settings.write_text(SETTINGS)
@@ -66,7 +67,7 @@ class Node:
         return sorted(os.listdir(self.cluster.layout.cdi))
 
     async def start(self, *, pod_uid: str | None = None, registered: bool = True) -> Plugin:
-        command = [sys.executable, "-m", "nursery_apps.node", "--simulate", str(ROOT / "tools" / "machines" / f"{self.machine}.json")]
+        command = [sys.executable, "-m", "nursery_apps.node", *self.roots]
         command += ["--kubeconfig", self.cluster.kubeconfig_path, "--kubelet-root", self.cluster.layout.kubelet]
         command += ["--cdi-root", self.cluster.layout.cdi, "--node-name", self.cluster.node, "--config", str(self.settings)]
         environ = dict(os.environ) | ({"POD_UID": pod_uid} if pod_uid else {})
@@ -103,12 +104,14 @@ def _short_directory() -> Iterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def node(machine: str = "server-4x-b60", **cluster: Any) -> AsyncIterator[Node]:
-    """A running cluster; what was started on its node ends with it."""
+async def node(machine: str = "server-4x-b60", *, roots: Sequence[str] | None = None, **cluster: Any) -> AsyncIterator[Node]:
+    """A running cluster; what was started on its node ends with it. Its machine is simulated in the plugin's process, or at `roots`."""
+    if roots is None:
+        roots = ("--simulate", str(ROOT / "tools" / "machines" / f"{machine}.json"))
     with _short_directory() as directory:
         cluster.setdefault("timing", TIMING)
         async with SimCluster(directory, **cluster).running() as running:
-            here = Node(running, machine)
+            here = Node(running, roots)
             try:
                 yield here
             except BaseException:
