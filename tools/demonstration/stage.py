@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).resolve().parents[2]
 NODE = "node1"
 DRIVER = "gpu.intel.com"
+MOUNTED = "SIM_SOCKET"
+"""Set by `tools/lab run`: the control socket of the machine that is mounted there."""
 T = TypeVar("T")
 
 
@@ -57,7 +59,9 @@ class Stage:
         wait_for("the Node object", lambda: self.api("GET", f"/api/v1/nodes/{NODE}"))
 
     def start_plugin(self) -> None:
-        command = [str(Path(sys.executable).parent / "gpu-node-plugin"), "--simulate", self.machine, "--node-name", NODE]
+        # In `tools/lab run` the machine is mounted, and the plugin finds it by the environment.
+        simulated = [] if MOUNTED in os.environ else ["--simulate", self.machine]
+        command = [str(Path(sys.executable).parent / "gpu-node-plugin"), *simulated, "--node-name", NODE]
         command += ["--kubeconfig", self.kubeconfig, "--kubelet-root", str(self.kubelet_root), "--cdi-root", str(self.cdi_root)]
         command += ["--config", str(self.settings)]
         with self.plugin_log.open("ab") as log:
@@ -108,7 +112,7 @@ class Stage:
         """One line to the fake machine's control socket."""
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(30)
-            control.connect(str(self.state_dir / "simulator.sock"))
+            control.connect(os.environ.get(MOUNTED) or str(self.state_dir / "simulator.sock"))
             control.sendall(json.dumps({"op": op} | fields).encode() + b"\n")
             answer = json.loads(control.makefile().readline())
         if "error" in answer:
