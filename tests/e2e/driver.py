@@ -150,6 +150,13 @@ class Driver:
         found: dict[str, Doc] = self.api.wait("ResourceSlice", now, what=what, seconds=seconds)
         return found
 
+    def offered_again(self, name: str) -> None:
+        """Until the device is published, and the scheduler knows: 1.31's does not look at slices that change, only (besides every five
+        minutes) at a node whose labels do (EventsToRegister, plugins/dynamicresources)."""
+        self.wait_devices(lambda devices: name in devices, f"{name} offered again")
+        if self.api.version < (1, 32):
+            self.api.patch("Node", self.node, {"metadata": {"labels": {"looked-at": str(time.monotonic_ns())}}})
+
     def cdi_files(self) -> list[str]:
         return self.run("ls", "/var/run/cdi").split()
 

@@ -44,7 +44,7 @@ def test_a_free_gpu_is_unplugged_and_a_pod_waits_for_one_that_is_plugged_in(driv
         ns.api.wait_event("p", "FailedScheduling", namespace=ns.name)
     finally:
         driver.machine("plug", bdf)
-    driver.wait_devices(lambda devices: name(bdf) in devices, f"{bdf} offered again")
+    driver.offered_again(name(bdf))
     ns.ready("p")
 
 
@@ -60,7 +60,7 @@ def test_a_gpu_in_use_is_unplugged_and_its_pod_ends_cleanly(driver: Driver, ns: 
         driver.nothing_prepared()
     finally:
         driver.machine("plug", bdf)
-    driver.wait_devices(lambda devices: name(bdf) in devices, f"{bdf} offered again")
+    driver.offered_again(name(bdf))
 
 
 def test_a_gpu_that_loses_its_driver_is_withdrawn_until_it_is_bound_again(driver: Driver, ns: Namespace) -> None:
@@ -73,6 +73,7 @@ def test_a_gpu_that_loses_its_driver_is_withdrawn_until_it_is_bound_again(driver
         ns.api.wait_event("p", "FailedScheduling", namespace=ns.name)
     finally:
         driver.machine("bind", bdf, "i915")
+    driver.offered_again(name(bdf))
     ns.ready("p")
 
 
