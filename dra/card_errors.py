@@ -61,6 +61,11 @@ def provisioning(bdf: Bdf, path: str, text: str, error: OSError) -> HardwareFaul
     return _fault(f"cannot write {text} to {path} of {bdf}", _QUOTAS, error, "QuotaRefused")
 
 
+def refused(bdf: Bdf, doing: str, error: OSError) -> HardwareFault:
+    """Anything else: the card went away, most likely."""
+    return _fault(f"{doing} of {bdf} failed", {}, error, "CardNotReady")
+
+
 def hung(bdf: Bdf, doing: str, seconds: float) -> HardwareFault:
     """The kernel did not come back from a write."""
     return HardwareFault(

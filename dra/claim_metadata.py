@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
-from dra import attributes
+from dra import attributes, slices
 from dra.cdi import Mount
 from dra.devices import Gpu
 from dra.kube.claims import ResourceClaim
 from dra.names import DRIVER_NAME, DeviceName
-from dra.pool import AttributeValue, Version
+from dra.pool import AttributeValue
 from dra.records import Grant, Record
 
 DIRECTORY: Final = "dra-device-metadata"
@@ -104,21 +104,8 @@ def _device(grant: Grant, gpu: Gpu | None, profiles: Mapping[DeviceName, str]) -
         "driver": DRIVER_NAME,
         "pool": grant.pool,
         "name": grant.device,
-        "attributes": {name: _typed(value) for name, value in known.items()},
+        "attributes": {name: slices.typed(value) for name, value in known.items()},
     }
-
-
-def _typed(value: AttributeValue) -> dict[str, bool | int | str]:
-    """As in a ResourceSlice."""
-    match value:
-        case bool():
-            return {"bool": value}
-        case int():
-            return {"int": value}
-        case str():
-            return {"string": value}
-        case Version(text):
-            return {"version": text}
 
 
 def _is_named(record: Record) -> bool:

@@ -187,7 +187,7 @@ def _counters(amounts: Mapping[str, int]) -> Json:
 
 def _device(device: Device, api: SliceApi) -> Json:
     bare = api.version == "v1alpha3"
-    body: Json = {"attributes": {name: _value(value) for name, value in device.attributes.items()}}
+    body: Json = {"attributes": {name: typed(value) for name, value in device.attributes.items()}}
     body["capacity"] = dict(device.capacity) if bare else _capacity(device)
     taints = [taint for taint in device.taints if taint.effect is not Effect.NONE or api.knows_informing_taints]
     if taints:
@@ -218,7 +218,8 @@ def _policy(policy: SharePolicy | None) -> Json:
     return {"default": policy.default, "validRange": {"min": policy.min, "max": policy.max, "step": policy.step}}
 
 
-def _value(value: AttributeValue) -> Json:
+def typed(value: AttributeValue) -> Json:
+    """An attribute's value under the name of its type."""
     match value:
         case bool():
             return {"bool": value}

@@ -101,6 +101,8 @@ class CardOwner:
                     faults[self.bdf] = fault
             except DriverError as refused:
                 faults[self.bdf] = refused
+            except OSError as error:
+                faults[self.bdf] = card_errors.refused(self.bdf, self._doing, error)
             for bdf, driver in sorted(wish.drivers.items()):  # one that fails does not stop the others
                 try:
                     await self._bind(bdf, driver or None)
@@ -161,7 +163,7 @@ class CardOwner:
             case card_steps.Provision(writes):
                 await self._provision(facts, writes)
             case card_steps.Autoprobe():
-                await self._write("switching on sriov_drivers_autoprobe", "sriov_drivers_autoprobe", "1", WRITE_SECONDS)
+                await self._write("switching sriov_drivers_autoprobe on", "sriov_drivers_autoprobe", "1", WRITE_SECONDS)
             case card_steps.MakeVfs(count):
                 log.info("%s: making %d VFs", self.bdf, count)
                 await self._make(count)

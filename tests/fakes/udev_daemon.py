@@ -6,40 +6,21 @@ Run as root by `unshare --net`: python udev_daemon.py
 from __future__ import annotations
 
 import socket
-import struct
 
 import trio
 
 from nursery_apps.edges.udev import UdevEvents
 from nursery_apps.seams import DeviceEvent, Resync
+from tools.gpulab.uevents import udev_message
 
 NETLINK_KOBJECT_UEVENT = 15
 UDEV_GROUP = 2
-MAGIC = 0xFEEDCAFE
-MASK = 0xFFFFFFFF
-
-
-def murmur2(data: bytes) -> int:
-    """The hash by which libudev's socket filter tells subsystems apart (MurmurHash2, seed 0)."""
-    mixed, multiplier = len(data), 0x5BD1E995
-    whole = len(data) - len(data) % 4
-    for (word,) in struct.iter_unpack("<I", data[:whole]):
-        scrambled = word * multiplier & MASK
-        scrambled = (scrambled ^ scrambled >> 24) * multiplier & MASK
-        mixed = mixed * multiplier & MASK ^ scrambled
-    if rest := data[whole:]:
-        mixed = (mixed ^ int.from_bytes(rest, "little")) * multiplier & MASK
-    mixed = (mixed ^ mixed >> 13) * multiplier & MASK
-    return mixed ^ mixed >> 15
 
 
 def announce(properties: dict[str, str]) -> None:
-    """Send one message as udevd would (struct monitor_netlink_header, sd-device)."""
-    body = b"".join(f"{key}={value}\0".encode() for key, value in properties.items())
-    subsystem, kind = (socket.htonl(murmur2(properties[key].encode())) if key in properties else 0 for key in ("SUBSYSTEM", "DEVTYPE"))
-    header = struct.pack("=8s8I", b"libudev\0", socket.htonl(MAGIC), 40, 40, len(body), subsystem, kind, 0, 0)
+    """Send one message as udevd would."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT) as sender:
-        sender.sendto(header + body, (0, UDEV_GROUP))
+        sender.sendto(udev_message(properties, int(properties["SEQNUM"])), (0, UDEV_GROUP))
 
 
 async def main() -> None:

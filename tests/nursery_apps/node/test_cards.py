@@ -150,6 +150,23 @@ async def test_a_card_is_never_cut_while_it_is_held_as_a_whole(autojump_clock: M
             await node.inventory.wait_newer(node.inventory.version)
 
 
+async def test_a_card_pulled_out_in_the_middle_is_a_failure_and_no_crash(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    owned = machine.write
+
+    def pulled(path: str, text: str) -> None:
+        owned(path, text)
+        if path == NUMVFS:
+            machine.unplug(FLEX)
+
+    machine.write = pulled  # type: ignore[method-assign]
+    async with ClaimNode(ClaimServer(vf("a", FLEX, 1), vf("b", OTHER, 1)), kernel=machine, sriov=sriov()).running() as node:
+        assert isinstance(await node.prepare("a"), str)
+        assert any("waiting for the VFs of 0000:4d:00.0 failed" in fault and "(ENOENT)" in fault for fault in node.faults)
+        assert not isinstance(await node.prepare("b"), str)
+        assert await node.unprepare("a") is None
+
+
 @pytest.mark.parametrize("step", range(14))
 async def test_a_program_that_ends_at_any_step_leaves_a_card_that_the_next_one_understands(step: int, autojump_clock: MockClock) -> None:
     machine, server = kernel(), ClaimServer(vf("a", FLEX, 1))
