@@ -55,6 +55,57 @@ async def test_a_pod_runs_on_every_release(release: str) -> None:
         assert await plugin.terminate() == 0
 
 
+CARD = "0000:18:00.0"
+CUT = SETTINGS + f"sriov: {{mode: fixed, layouts: [{{select: {{bdf: '{CARD}'}}, vfs: b60_n4}}]}}\n"
+OF_THE_CARD = [{"cel": {"expression": f'device.attributes["gpu.intel.com"].pfPciAddress == "{CARD}"'}}]
+THE_CARD = [{"cel": {"expression": f'device.attributes["gpu.intel.com"].pciAddress == "{CARD}"'}}]
+
+
+async def is_refused(here: Node, name: str, **request: object) -> None:
+    """A pod with such a claim finds nothing."""
+    here.cluster.create_claim(name, template=True, **request)  # type: ignore[arg-type]
+    here.cluster.create_pod(name, templates={"gpu": name})
+    await here.cluster.wait_event(name, "FailedScheduling", deadline=20)
+
+
+@pytest.mark.parametrize(
+    ("release", "together"),
+    [("1.31", False), ("1.32", False), ("1.33", False), ("1.34", False), ("1.35", False), ("1.36", True), ("1.37", True)],
+)
+async def test_a_card_is_cut_for_pods_on_every_release(release: str, together: bool) -> None:
+    async with plugin_process.node(kubernetes=release) as here:
+        here.settings.write_text(CUT)
+        await here.start()
+        await published(here, 3 + 4 + together)
+        if not together:
+            await here.cluster.wait(EVENT, lambda events: any(event["reason"] == "CountersNotSupported" for event in events), deadline=15)
+        vf = {"device_class": "gpu-vf.intel.com", "selectors": OF_THE_CARD}
+        nodes_of = [await pod(here, f"p{number}", **vf) for number in range(4)]
+        assert len({node for found in nodes_of for node in found}) == 8
+        await is_refused(here, "card", selectors=THE_CARD)
+        await is_refused(here, "fifth", **vf)
+        here.cluster.delete_pod("fifth")
+        await gone(here, *(f"p{number}" for number in range(4)))
+        if together:
+            await here.cluster.wait_pod("card", deadline=20)
+            assert f"{CARD}: taking 4 VFs away" in here.log.read_text()
+            await gone(here, "card")
+        assert here.cdi_files == []
+
+
+async def test_a_gpu_is_shared_where_schedulers_count_and_exclusive_elsewhere() -> None:
+    for release, many in (("1.37", 2), ("1.33", 1)):
+        async with plugin_process.node("workstation-2xb580", kubernetes=release) as here:
+            here.settings.write_text(SETTINGS + "sharing: [{select: {pciId: '0xe20b'}, policy: shares, shares: 2}]\n")
+            await here.start()
+            await published(here, 2)
+            found = [await pod(here, f"p{number}") for number in range(2 * many)]
+            assert len({tuple(one) for one in found}) == 2
+            await is_refused(here, "too-many")
+            await gone(here, "p0")
+            await here.cluster.wait_pod("too-many", deadline=20)
+
+
 async def test_pods_keep_their_gpus_when_the_plugin_dies_and_new_ones_get_others() -> None:
     async with plugin_process.node() as here:
         plugin = await here.start()

@@ -167,9 +167,20 @@ async def test_a_card_pulled_out_in_the_middle_is_a_failure_and_no_crash(autojum
         assert await node.unprepare("a") is None
 
 
-@pytest.mark.parametrize("step", range(14))
-async def test_a_program_that_ends_at_any_step_leaves_a_card_that_the_next_one_understands(step: int, autojump_clock: MockClock) -> None:
-    machine, server = kernel(), ClaimServer(vf("a", FLEX, 1))
+FOR_A_VM = {"apiVersion": "gpu.intel.com/v1alpha1", "kind": "GpuConfig", "driver": "vfio-pci"}
+
+
+@pytest.mark.parametrize("claimed", ["vf", "card-for-a-vm", "vf-for-a-vm"])
+@pytest.mark.parametrize("step", range(18))
+async def test_a_program_that_ends_at_any_step_leaves_a_card_that_the_next_one_understands(
+    claimed: str, step: int, autojump_clock: MockClock
+) -> None:
+    machine = kernel()
+    machine.modprobe("vfio-pci")
+    wanted = vf("a", FLEX, 0 if claimed == "card-for-a-vm" else 1)
+    if claimed != "vf":
+        wanted["status"]["allocation"]["devices"]["config"] = [{"opaque": {"driver": "gpu.intel.com", "parameters": FOR_A_VM}}]
+    server = ClaimServer(wanted)
     first = ClaimNode(server, kernel=machine, sriov=sriov())
     with trio.CancelScope() as scope:
         done = 0
@@ -189,6 +200,7 @@ async def test_a_program_that_ends_at_any_step_leaves_a_card_that_the_next_one_u
         assert not isinstance(await second.prepare("a"), str)
         assert await second.unprepare("a") is None
     assert vfs(machine, FLEX) == 0 and second.journal.ledger.value.carvings == {}
+    assert discovery.scan(machine) == discovery.scan(kernel()), "as if nothing had been"
 
 
 async def test_two_owners_of_one_card_in_a_rolling_update_take_nothing_from_a_claim(autojump_clock: MockClock) -> None:
