@@ -104,8 +104,10 @@ class Cards:
             while not self._closing:
                 self._wake = trio.Event()
                 await self._view()
-                for bdf, wish in self._wishes().items():
+                wishes = self._wishes()
+                for bdf, wish in wishes.items():
                     self._attend(owners, bdf, wish)
+                self._forgive(wishes)
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
                 idle = (each.again_at for each in self._attentions.values() if not each.running)
@@ -261,6 +263,12 @@ class Cards:
             cards = {**sight.cards, bdf: msgspec.structs.replace(card, fault=self._fault_of(bdf))}
             self.sight.set(msgspec.structs.replace(sight, cards=cards))
         self._answered.unpark_all()
+
+    def _forgive(self, wishes: Collection[Bdf]) -> None:
+        """A failure that nobody waits for any more is forgotten after the time of a retry: the card's VFs are offered again."""
+        for bdf, attention in self._attentions.items():
+            if bdf not in wishes and not attention.running and trio.current_time() >= attention.again_at:
+                self._answer(attention, attention.answered, {})
 
     def _give_up(self, bdf: Bdf) -> None:
         """The card is not on the bus: nobody can do anything for those who wait; they see that their device is absent."""

@@ -165,6 +165,26 @@ async def test_a_card_pulled_out_in_the_middle_is_a_failure_and_no_crash(autojum
         assert any("waiting for the VFs of 0000:4d:00.0 failed" in fault and "(ENOENT)" in fault for fault in node.faults)
         assert not isinstance(await node.prepare("b"), str)
         assert await node.unprepare("a") is None
+        await trio.sleep(10 * cards.AGAIN_SECONDS)  # nobody is busy with a card that is gone: else this time would not pass
+
+
+async def test_vfs_that_could_not_be_made_are_offered_again_when_nobody_waits_for_them(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    machine.fail(f"*/{FLEX}/sriov_numvfs", "sriov", errno.ENOSPC)
+    async with ClaimNode(ClaimServer(vf("a", FLEX, 1)), kernel=machine, sriov=sriov()).running() as node:
+
+        def offered() -> list[str]:
+            desired = node.offering.desired.value
+            return [device.name for device in desired.pool.devices if device.name.startswith("0000-4d-00-")] if desired else []
+
+        while not offered():
+            await node.offering.desired.wait_newer(node.offering.desired.version)
+        assert len(offered()) == 5
+        assert isinstance(await node.prepare("a"), str)
+        assert await node.unprepare("a") is None
+        assert len(offered()) == 1, "what cannot be made is not offered"
+        await trio.sleep(cards.AGAIN_SECONDS + 1)
+        assert len(offered()) == 5
 
 
 FOR_A_VM = {"apiVersion": "gpu.intel.com/v1alpha1", "kind": "GpuConfig", "driver": "vfio-pci"}
