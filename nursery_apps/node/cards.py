@@ -243,7 +243,12 @@ class Cards:
             nursery.start_soon(self._own, attention, wish, attention.asked)
 
     async def _own(self, attention: _Attention, wish: Wish, ticket: int) -> None:
-        self._answer(attention, ticket, await attention.owner.attend(wish))
+        faults = await attention.owner.attend(wish)
+        again_at = trio.current_time() + AGAIN_SECONDS if faults else float("inf")
+        if not (wish.needed or wish.eager or wish.drivers) and trio.current_time() < attention.again_at:
+            # Nobody wanted anything, which says nothing of a failure before: that holds until it is time to try again.
+            faults, again_at = faults or attention.faults, attention.again_at
+        self._answer(attention, ticket, faults, again_at)
         if (stuck := attention.owner.stuck) is not None:
             await stuck.wait()
             attention.again_at = trio.current_time()
@@ -251,12 +256,11 @@ class Cards:
         attention.running = False
         self._wake.set()
 
-    def _answer(self, attention: _Attention, ticket: int, faults: dict[Bdf, DriverError]) -> None:
+    def _answer(self, attention: _Attention, ticket: int, faults: dict[Bdf, DriverError], again_at: float = float("inf")) -> None:
         for about, fault in faults.items():
             if str(fault) != str(attention.faults.get(about)):
                 self._on_fault(about, fault)
-        attention.answered, attention.faults = ticket, faults
-        attention.again_at = trio.current_time() + AGAIN_SECONDS if faults else float("inf")
+        attention.answered, attention.faults, attention.again_at = ticket, faults, again_at
         bdf = attention.owner.bdf
         sight = self.sight.value
         if sight is not None and (card := sight.cards.get(bdf)) is not None:
