@@ -27,6 +27,7 @@ SETTINGS = "apiVersion: gpu.intel.com/v1alpha1\nkind: NodePluginConfiguration\np
 NODE = "bench"
 """With no kubelet of its own: a real one would wipe the slices of a driver that it does not know."""
 SLICES = "/apis/resource.k8s.io/v1/resourceslices"
+CLAIMS = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims"
 CDI_PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else "/tmp"
 """A tmpfs, as /var/run/cdi is on a node."""
 
@@ -69,9 +70,11 @@ class World:
             self._daemon = None
 
     def forget(self) -> None:
-        """A node as new: no slices, no state."""
+        """A node as new: no slices, and no claims, which a real API server keeps for the next group."""
         for item in self.slices():
             self.api("DELETE", f"/apis/resource.k8s.io/v1/resourceslices/{item['metadata']['name']}")
+        for item in self.api("GET", CLAIMS)["items"]:
+            self.api("DELETE", f"{CLAIMS}/{item['metadata']['name']}")
 
     def slices(self) -> list[Any]:
         found: list[Any] = self.api("GET", f"{SLICES}?fieldSelector=spec.nodeName%3D{NODE}")["items"]
@@ -121,15 +124,14 @@ class World:
 
     def claim(self, number: int, device: str, *, driver: str = "") -> str:
         """An allocated claim, that wants its device bound to a driver; its UID."""
-        base = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims"
         request = {"name": "gpu", "exactly": {"deviceClassName": "gpu.intel.com"}}
-        made = self.api("POST", base, {"metadata": {"name": f"c{number}"}, "spec": {"devices": {"requests": [request]}}})
+        made = self.api("POST", CLAIMS, {"metadata": {"name": f"c{number}"}, "spec": {"devices": {"requests": [request]}}})
         result = {"request": "gpu", "driver": "gpu.intel.com", "pool": NODE, "device": device}
         reserved = [{"apiGroup": "bench.example.com", "resource": "benches", "name": "b", "uid": "b"}]  # no pod that one could look for
         parameters = {"apiVersion": "gpu.intel.com/v1alpha1", "kind": "GpuConfig", "driver": driver}
         config = [{"source": "FromClaim", "opaque": {"driver": "gpu.intel.com", "parameters": parameters}}] if driver else []
         made["status"] = {"allocation": {"devices": {"results": [result], "config": config}}, "reservedFor": reserved}
-        uid: str = self.api("PUT", f"{base}/c{number}/status", made)["metadata"]["uid"]
+        uid: str = self.api("PUT", f"{CLAIMS}/c{number}/status", made)["metadata"]["uid"]
         return uid
 
     def _check(self) -> None:
