@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import msgspec
 
@@ -50,6 +51,9 @@ class Trouble(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     gates: tuple[Callable[[], None], ...] = ()
     errno: int = 0
+
+
+NONE: Final = Trouble()
 
 
 class Faults:

@@ -145,10 +145,16 @@ class Seam:
 
     @contextlib.contextmanager
     def _call(self, operation: str, path: str, *, follow: bool = True) -> Iterator[tree.Entry]:
-        """One call: its troubles with the lock free, then the entry with the lock held."""
+        """One call: its troubles with the lock free, then the entry with the lock held. Most meet none: those look once."""
         with self._lock:
-            where, _ = self._tree.lookup(path, follow=follow)
-        self._meet(operation, path, where)
+            where, entry = self._tree.lookup(path, follow=follow)
+            trouble = self.faults.meet(operation, path, where)
+            if trouble == faults.NONE:
+                yield entry
+                return
+        self._suffer(trouble)
+        if trouble.errno:
+            raise tree.error(trouble.errno, path)
         with self._lock:
             yield self._tree.lookup(path, follow=follow)[1]
 
