@@ -126,7 +126,9 @@ def _short(value: object) -> str:
 
 
 def _pruned(value: object) -> object:
-    """Selectors without the fields they do not use."""
+    """Selectors without the fields they do not use, however deep they lie."""
     if isinstance(value, list | tuple):
-        return [{k: v for k, v in item.items() if v is not None} if isinstance(item, dict) else item for item in value]
+        return [_pruned(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _pruned(below) for name, below in value.items() if below is not None}
     return value

@@ -10,6 +10,7 @@ from dra.devices import Gpu
 from dra.names import Bdf, ClaimUid
 from dra.settings import DeviceEvents, NodePluginConfiguration, Probes, Publish, Selector, selects
 from dra.settings_plan import Verdict
+from dra.sriov_settings import Cut, Sriov, VfCount
 
 GPUS = [Gpu(bdf=Bdf(f"0000:{n:02x}:00.0"), device=d, model=m, integrated=i) for n, d, m, i in (
     (0, "0xa780", "UHD Graphics 770", True), (3, "0x56a0", "Arc A770", False), (4, "0x56a0", "Arc A770", False),
@@ -37,6 +38,12 @@ def test_what_is_read_once_waits_for_a_restart_and_is_not_in_force() -> None:
     made = settings_plan.plan(NOW, wanted, in_use={}, gpus=GPUS)
     assert made.effective == NodePluginConfiguration(device_events=DeviceEvents(rescan_period="5s"))
     assert {entry.field for entry in made.entries if entry.verdict is Verdict.RESTART} == {"probes.port", "deviceEvents.source"}
+
+
+def test_a_layout_is_shown_as_it_was_written() -> None:
+    cut = Cut(select=Selector(pci_id="0x56c0"), vfs=(VfCount(profile="flex170_m8", count=2),))
+    [shown] = settings_plan.render(settings_plan.plan(NOW, NodePluginConfiguration(sriov=Sriov(layouts=(cut,))), in_use={}, gpus=GPUS))
+    assert shown.endswith('[{"select":{"pciId":"0x56c0"},"nodeLabels":{},"vfs":[{"profile":"flex170_m8","count":2}]}]')
 
 
 def test_excluding_a_gpu_in_use_is_refused_with_its_holder_and_the_rest_is_applied() -> None:
