@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 
+import pytest
+import yaml
+
+from nursery_apps.node import flags
 from tests.e2e.api import Doc
-from tests.e2e.driver import NAMESPACE, Driver
+from tests.e2e.driver import NAMESPACE, ROOT, Driver
 
 
 def test_slices_are_what_discover_prints(driver: Driver) -> None:
@@ -46,3 +51,23 @@ def test_a_plugin_that_starts_with_wrong_settings_says_so_and_ends(driver: Drive
     finally:
         driver.set("")
         driver.api.delete("Pod", driver.pod, NAMESPACE)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "served", "side_by_side"),
+    [
+        ("base", "v1", True),
+        ("overlays/simulate", "v1", True),
+        ("overlays/kubernetes-1.33", "v1beta2", True),
+        ("overlays/kubernetes-1.32", "v1beta1", False),
+        ("overlays/kubernetes-1.31", "v1alpha3", False),
+    ],
+)
+def test_each_release_gets_what_it_serves(driver: Driver, overlay: str, served: str, side_by_side: bool) -> None:
+    text = driver.kubectl("kustomize", str(ROOT / "manifests" / overlay))
+    docs = list(yaml.safe_load_all(text))
+    assert {doc["apiVersion"] for doc in docs if doc["kind"] == "DeviceClass"} == {f"resource.k8s.io/{served}"}
+    [daemons] = [doc for doc in docs if doc["kind"] == "DaemonSet"]
+    assert (daemons["spec"]["updateStrategy"]["rollingUpdate"]["maxSurge"] == 1) is side_by_side
+    assert ("POD_UID" in text) is side_by_side
+    assert re.search(rf"image: registry\.local/intel-gpu-dra(-simulated)?:{re.escape(flags.VERSION)}\n", text)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -111,24 +108,3 @@ def test_images_have_a_version() -> None:
     for path in MANIFESTS.rglob("kustomization.yaml"):
         for image in yaml.safe_load(path.read_text()).get("images", []):
             assert image.get("newTag", flags.VERSION) == flags.VERSION
-
-
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed: nothing renders the overlays")
-@pytest.mark.parametrize(
-    ("overlay", "served", "side_by_side"),
-    [
-        ("base", "v1", True),
-        ("overlays/simulate", "v1", True),
-        ("overlays/kubernetes-1.33", "v1beta2", True),
-        ("overlays/kubernetes-1.32", "v1beta1", False),
-        ("overlays/kubernetes-1.31", "v1alpha3", False),
-    ],
-)
-def test_each_release_gets_what_it_serves(overlay: str, served: str, side_by_side: bool) -> None:
-    text = subprocess.run(["kubectl", "kustomize", MANIFESTS / overlay], check=True, capture_output=True, text=True).stdout
-    docs = list(yaml.safe_load_all(text))
-    assert {doc["apiVersion"] for doc in docs if doc["kind"] == "DeviceClass"} == {f"resource.k8s.io/{served}"}
-    [daemons] = [doc for doc in docs if doc["kind"] == "DaemonSet"]
-    assert (daemons["spec"]["updateStrategy"]["rollingUpdate"]["maxSurge"] == 1) is side_by_side
-    assert ("POD_UID" in text) is side_by_side
-    assert re.search(rf"image: registry\.local/intel-gpu-dra(-simulated)?:{re.escape(flags.VERSION)}\n", text)
