@@ -5,7 +5,7 @@ Each has a contract suite in `tests/contracts` that runs over the real edge and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -201,6 +201,23 @@ class RunBlocking(Protocol):
     """
 
     async def __call__(self, work: Callable[[], T], /) -> T: ...
+
+
+class Hung(Exception):
+    """The kernel had not come back when the deadline passed. `back` is set when it has."""
+
+    def __init__(self, seconds: float, back: trio.Event) -> None:
+        super().__init__(f"no answer from the kernel for {seconds:g} s")
+        self.seconds, self.back = seconds, back
+
+
+class KernelCall(Protocol):
+    def __call__(self, work: Callable[[], T], /, *, seconds: float) -> Awaitable[T]:
+        """Do blocking work in the kernel.
+
+        Raises:
+            Hung: it takes longer than `seconds`; it goes on in its thread.
+        """
 
 
 Clock = Callable[[], float]

@@ -22,9 +22,9 @@ from dra.errors import DriverError
 from dra.kernel_tree import KernelTree
 from dra.names import DRIVER_NAME, BootId, NodeName
 from dra.settings import NodePluginConfiguration, SettingsInvalid
-from nursery_apps import kernel_call, lifecycle, log, reload
+from nursery_apps import lifecycle, log, reload
 from nursery_apps.credentials import Credentials
-from nursery_apps.edges import in_cluster
+from nursery_apps.edges import in_cluster, kernel_call
 from nursery_apps.edges.file_watch import InotifyWatch
 from nursery_apps.edges.grpc_on_trio.server import RpcServer
 from nursery_apps.edges.kernel_tree import RealKernelTree
@@ -39,7 +39,7 @@ T = TypeVar("T")
 WORKERS = 4
 """Threads for files: more of them only take turns on the interpreter, and each costs memory."""
 KERNEL_THREADS = 72
-"""Threads that change cards or look at them: one a card on the largest machines (64 GPUs), and some for looks. None is there before it is
+"""Threads that change cards or look at them: one a card on the largest machines (64 GPUs), and some for scans. None is there before it is
 needed, and those that the kernel holds do not hold up other cards."""
 SIMULATOR_SOCKET = "simulator.sock"
 BOOT_ID = "proc/sys/kernel/random/boot_id"

@@ -26,9 +26,9 @@ from dra.layouts import Layout, describe
 from dra.ledger import Change, Ledger
 from dra.names import Bdf, BootId, ClaimUid
 from dra.vf_quotas import Write
-from nursery_apps.kernel_call import Hung, KernelCall
 from nursery_apps.latest import Latest
 from nursery_apps.node.journal_writer import Journal
+from nursery_apps.seams import Hung, KernelCall
 
 log = logging.getLogger(__name__)
 

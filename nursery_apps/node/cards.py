@@ -25,11 +25,11 @@ from dra.names import Bdf, BootId
 from dra.offer import CutCard, Sight
 from dra.records import Grant
 from dra.sriov_settings import Sriov, Wanted
-from nursery_apps.kernel_call import Hung, KernelCall
 from nursery_apps.latest import Latest
 from nursery_apps.node.card_owner import CardOwner, OnStep, Wish
 from nursery_apps.node.journal_writer import Journal
 from nursery_apps.node.own_node import OwnNode
+from nursery_apps.seams import Hung, KernelCall
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,8 @@ from dra import devices, discovery
 from dra.devices import Inventory
 from dra.kernel_tree import KernelTree
 from dra.names import Bdf, is_bdf
-from nursery_apps import kernel_call
-from nursery_apps.kernel_call import Hung
 from nursery_apps.latest import Latest
-from nursery_apps.seams import DeviceEvent, DeviceEvents, Resync
+from nursery_apps.seams import DeviceEvent, DeviceEvents, Hung, KernelCall, Resync
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +52,7 @@ class InventoryKeeper:
         tree: KernelTree,
         events: DeviceEvents,
         *,
+        call: KernelCall,
         rescan_seconds: Latest[float],
         on_scan: OnScan,
         on_wedged: Callable[[Bdf, str], None],
@@ -64,7 +63,7 @@ class InventoryKeeper:
         self._on_scan = on_scan
         self._on_wedged = on_wedged
         self._wedged: dict[Bdf, str] = {}
-        self._call = kernel_call.caller(HUNG_SCANS_MAX + 1)
+        self._call = call
         self._hung = 0
         self._asked = trio.Event()
         self.inventory: Latest[Inventory] = Latest(Inventory())

@@ -19,7 +19,6 @@ from dra.kubelet_sockets import KubeletSockets
 from dra.names import DRIVER_NAME, Bdf, BootId, ClaimUid, NodeName, PoolName
 from dra.settings import NodePluginConfiguration, seconds
 from nursery_apps import log as log_lines
-from nursery_apps.kernel_call import KernelCall
 from nursery_apps.latest import Latest
 from nursery_apps.metrics import Metrics
 from nursery_apps.node.announcer import Announcer
@@ -39,7 +38,7 @@ from nursery_apps.node.served_api import ServedApiKeeper
 from nursery_apps.probes import Probes
 from nursery_apps.reload import Reloader, Result, SettingsSource
 from nursery_apps.rpc import RpcListener
-from nursery_apps.seams import Clock, DeviceEvents, KubeApi, RunBlocking, StateDir
+from nursery_apps.seams import Clock, DeviceEvents, KernelCall, KubeApi, RunBlocking, StateDir
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +90,12 @@ class Parts:
         self.announcer = Announcer(kube, component=f"{DRIVER_NAME}/node-plugin", node=node, clock=clock)
         self.journal = Journal(state, boot_id, run_blocking=run_blocking, on_commit=self.metrics.commit)
         self.inventory = InventoryKeeper(
-            tree, events, rescan_seconds=self._rescan_seconds, on_scan=self.metrics.scan, on_wedged=self._tell_wedged
+            tree,
+            events,
+            call=kernel_call,
+            rescan_seconds=self._rescan_seconds,
+            on_scan=self.metrics.scan,
+            on_wedged=self._tell_wedged,
         )
         self.served = ServedApiKeeper(kube, random)
         self.own_node = OwnNodeKeeper(kube, node, random)

@@ -18,7 +18,6 @@ from dra.names import Bdf, BootId, ClaimUid, NodeName, PoolName
 from dra.settings import Publish
 from dra.sim_kernel.kernel import SimKernel
 from dra.sriov_settings import Sriov
-from nursery_apps.kernel_call import Hung
 from nursery_apps.latest import Latest
 from nursery_apps.node.cards import Cards
 from nursery_apps.node.claim_desk import ClaimRef, PreparedReply
@@ -28,7 +27,7 @@ from nursery_apps.node.journal_writer import Journal
 from nursery_apps.node.offering import Offering
 from nursery_apps.node.preparer import Preparer
 from nursery_apps.node.reconciler import Reconciler
-from nursery_apps.seams import KubeApi
+from nursery_apps.seams import Hung, KubeApi
 from tests.fakes.claim_server import CLAIMS, ClaimServer
 from tests.fakes.state_dir import MemoryStateDir, Power
 

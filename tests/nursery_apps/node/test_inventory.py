@@ -13,6 +13,7 @@ import trio.testing
 from dra.devices import Inventory, State
 from dra.names import Bdf
 from dra.sim_kernel.kernel import SimKernel
+from nursery_apps.edges import kernel_call
 from nursery_apps.edges.simulator import SimDeviceEvents
 from nursery_apps.latest import Latest
 from nursery_apps.node import inventory as inventory_module
@@ -42,6 +43,7 @@ async def following(name: str = "server-4x-b60", rescan_seconds: float = 60) -> 
     keeper = InventoryKeeper(
         kernel,
         SimDeviceEvents(kernel),
+        call=kernel_call.caller(4),
         rescan_seconds=Latest(rescan_seconds),
         on_scan=lambda seconds, hung: followed.scans.append((seconds, hung)),
         on_wedged=lambda bdf, how: followed.wedged.append(bdf),
@@ -113,7 +115,14 @@ class Deaf:
 async def test_a_shorter_period_counts_at_once_and_not_when_the_long_one_is_over() -> None:
     kernel = SimKernel.load(machines.document("server-4x-b60"), lock=threading.RLock())
     period = Latest(86400.0)
-    keeper = InventoryKeeper(kernel, Deaf(), rescan_seconds=period, on_scan=lambda seconds, hung: None, on_wedged=lambda bdf, how: None)
+    keeper = InventoryKeeper(
+        kernel,
+        Deaf(),
+        call=kernel_call.caller(4),
+        rescan_seconds=period,
+        on_scan=lambda seconds, hung: None,
+        on_wedged=lambda bdf, how: None,
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(keeper.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -128,7 +137,12 @@ async def test_a_shorter_period_counts_at_once_and_not_when_the_long_one_is_over
 async def test_without_any_event_the_slow_rescan_finds_the_change() -> None:
     kernel = SimKernel.load(machines.document("server-4x-b60"), lock=threading.RLock())
     keeper = InventoryKeeper(
-        kernel, Deaf(), rescan_seconds=Latest(0.05), on_scan=lambda seconds, hung: None, on_wedged=lambda bdf, how: None
+        kernel,
+        Deaf(),
+        call=kernel_call.caller(4),
+        rescan_seconds=Latest(0.05),
+        on_scan=lambda seconds, hung: None,
+        on_wedged=lambda bdf, how: None,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(keeper.run)

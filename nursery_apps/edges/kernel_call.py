@@ -7,29 +7,14 @@ reaches it. So there is one such thread for each card at most, it is counted, an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import trio
 
+from nursery_apps.seams import Hung, KernelCall
+
 T = TypeVar("T")
-
-
-class Hung(Exception):
-    """The kernel had not come back when the deadline passed. `back` is set when it has."""
-
-    def __init__(self, seconds: float, back: trio.Event) -> None:
-        super().__init__(f"no answer from the kernel for {seconds:g} s")
-        self.seconds, self.back = seconds, back
-
-
-class KernelCall(Protocol):
-    def __call__(self, work: Callable[[], T], /, *, seconds: float) -> Awaitable[T]:
-        """Do blocking work in the kernel.
-
-        Raises:
-            Hung: it takes longer than `seconds`; it goes on in its thread.
-        """
 
 
 def caller(threads: int) -> KernelCall:

@@ -7,8 +7,8 @@ import threading
 import pytest
 import trio
 
-from nursery_apps import kernel_call
-from nursery_apps.kernel_call import Hung
+from nursery_apps.edges import kernel_call
+from nursery_apps.seams import Hung
 
 
 def refuse() -> None:
