@@ -144,7 +144,7 @@ class CardOwner:
             except DriverError as refused:
                 if fault is not None or not isinstance(step, card_steps.Provision | card_steps.MakeVfs | card_steps.Autoprobe):
                     raise
-                log.error("%s: %s; making the card whole again", self.bdf, refused)
+                log.error("%s; making %s whole again", refused, self.bdf)
                 fault, provisioned = refused, False
                 continue
             provisioned = isinstance(step, card_steps.Provision) or (provisioned and not isinstance(step, card_steps.RemoveVfs))

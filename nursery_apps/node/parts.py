@@ -294,8 +294,9 @@ class Parts:
         self._announce(Weight.WARNING, "GPUWedged", f"GPU {bdf} is wedged ({how}): withdrawn until its driver is bound again")
 
     def _tell_card_fault(self, bdf: Bdf, fault: DriverError) -> None:
-        log.error("%s: %s", bdf, fault)
-        self._tell_finding(fault.reason, None, str(fault))
+        text = str(fault) if bdf in str(fault) else f"{bdf}: {fault}"
+        log.error("%s", text)
+        self._tell_finding(fault.reason, None, text)
 
     def _tell_layout(self, sentence: str, at_fault: bool) -> None:
         log.log(logging.WARNING if at_fault else logging.INFO, "layout: %s", sentence)
