@@ -95,11 +95,7 @@ Step = Remember | LookAtQuotas | Provision | Autoprobe | MakeVfs | RemoveVfs | A
 def is_ours(facts: CardFacts, carving: Carving | None, boot_id: BootId) -> bool:
     """Whether the VFs that are there are the ones the journal speaks of. Those of another boot, or in another number, are not."""
     return (
-        carving is not None
-        and carving.boot_id == boot_id
-        and carving.pci_id == facts.card.device
-        and len(facts.vfs) == len(carving.layout)
-        and bool(facts.vfs)
+        carving is not None and carving.tells_of(facts.card.device, boot_id) and len(facts.vfs) == len(carving.layout) and bool(facts.vfs)
     )
 
 

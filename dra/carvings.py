@@ -31,6 +31,10 @@ class Carving(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     def layout(self) -> Layout:
         return self.profiles
 
+    def tells_of(self, pci_id: str, boot_id: BootId) -> bool:
+        """Whether the card in its slot, and the VFs that this boot has of it, can be the ones that were cut."""
+        return (self.pci_id, self.boot_id) == (pci_id, boot_id)
+
 
 class Uncarve(msgspec.Struct, frozen=True):
     """A change: nothing of ours is left on this card."""

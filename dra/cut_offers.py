@@ -37,8 +37,7 @@ def in_force(wanted: Layout, carving: Carving | None, pf: Gpu, boot_id: BootId, 
 
     None: the VFs that are there are somebody else's, and are offered as they are.
     """
-    ours = carving is not None and carving.boot_id == boot_id and carving.pci_id == pf.device
-    if pf.vfs_now and not (ours and carving is not None and pf.vfs_now <= len(carving.layout)):
+    if pf.vfs_now and not (carving is not None and carving.tells_of(pf.device, boot_id) and pf.vfs_now <= len(carving.layout)):
         return None
     if carving is None or not (vfs_in_use or layouts.change(carving.layout, wanted, {}).verdict is Verdict.NOTHING):
         return wanted

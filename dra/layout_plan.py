@@ -20,7 +20,7 @@ def present(gpu: Gpu, carving: Carving | None, boot_id: BootId) -> Layout:
     """The layout that a card has now."""
     if not gpu.vfs_now:
         return ()
-    if carving is not None and carving.boot_id == boot_id and len(carving.layout) == gpu.vfs_now:
+    if carving is not None and carving.tells_of(gpu.device, boot_id) and len(carving.layout) == gpu.vfs_now:
         return carving.layout
     return (UNKNOWN,) * gpu.vfs_now
 
