@@ -59,6 +59,8 @@ NONE: Final = Trouble()
 class Faults:
     def __init__(self) -> None:
         self._rules: list[Rule] = []
+        self.paused = False
+        """Nothing goes wrong: what happens has happened before."""
 
     def fail(self, path: str, operation: str, errno: int, times: int | None = 1) -> None:
         """Make the operation answer `errno` that many times (None: always)."""
@@ -83,6 +85,8 @@ class Faults:
 
     def meet(self, operation: str, *paths: str) -> Trouble:
         """What a call of `operation` on something known by these paths meets now; counts it."""
+        if self.paused:
+            return NONE
         seconds, gates, errno = 0.0, [], 0
         for rule in self._matching(operation, paths):
             seconds += rule.seconds

@@ -188,22 +188,23 @@ class SimKernel(Seam):
         with self._lock:
             steps = self._steps(change)
             next(steps, None)
-            self._begun[number] = steps
+            self._begun[number], self._last_begun = steps, max(self._last_begun, number)
             self._changed(requests.Begin(number, change))
 
     def step(self, number: int) -> None:
-        """Do the next step of what was begun under this number."""
+        """Do the next step of what was begun under this number. How it fails is told to who began it."""
         with self._lock:
             if number not in self._begun:
                 raise ValueError(f"nothing was begun under the number {number}, or it is finished")
-            self._advance(number)
+            with contextlib.suppress(OSError):
+                self._advance(number)
 
     def finish(self) -> None:
         """Do the rest of everything that was begun: a kernel ends it, whatever became of who asked for it."""
         with self._lock:
-            for number in tuple(self._begun):
-                while self._advance(number) is not None:
-                    pass
+            for number in sorted(self._begun):
+                while number in self._begun:
+                    self.step(number)
 
     # --- faults and the whole machine ------------------------------------------------------------------------------------------------
 

@@ -53,6 +53,7 @@ class Seam:
         self._bus = pci.Bus(self._tree, self._uevents, known, memory)
         self._begun: dict[int, Iterator[faults.Trouble]] = {}
         """By number: changes between two of their steps."""
+        self._last_begun = 0
         self._device_locks = collections.defaultdict[str, AbstractContextManager[object]](self._make_lock)
 
     # --- files -----------------------------------------------------------------------------------------------------------------------
@@ -175,12 +176,12 @@ class Seam:
     def _act(self, change: requests.Write | requests.Unplug) -> None:
         """Do what may take several steps, each with the lock held; between them others act and listen."""
         with self._lock:
-            machine_now, steps = self._bus, self._steps(change)
-            trouble, number = next(steps, None), max(self._begun, default=0) + 1
+            machine_now, steps, number = self._bus, self._steps(change), self._last_begun + 1
+            trouble = next(steps, None)
             if trouble is None:
                 self._changed(change)
             else:
-                self._begun[number] = steps
+                self._begun[number], self._last_begun = steps, number
                 self._changed(requests.Begin(number, change))
         while trouble is not None:
             self._suffer(trouble)
@@ -188,7 +189,7 @@ class Seam:
                 if self._bus is not machine_now:
                     about = change.path if isinstance(change, requests.Write) else change.bdf
                     raise tree.error(errnos.ENODEV, about)  # the machine was booted again meanwhile
-                trouble = self._advance(number)
+                trouble = self._advance(number) if number in self._begun else None  # or somebody did the rest
 
     def _steps(self, change: requests.Write | requests.Unplug) -> Iterator[faults.Trouble]:
         if isinstance(change, requests.Unplug):
@@ -200,19 +201,32 @@ class Seam:
 
     def _advance(self, number: int) -> faults.Trouble | None:
         """The next step of what was begun; None when that was the last."""
-        trouble = next(self._begun[number], None)
-        if trouble is None:
-            del self._begun[number]
-        self._changed(requests.Step(number))
+        steps = self._begun.pop(number)
+        try:
+            trouble = next(steps, None)
+        finally:
+            self._changed(requests.Step(number))
+        if trouble is not None:
+            self._begun[number] = steps
         return trouble
 
     def _waiting(self, bdf: str | None) -> AbstractContextManager[object]:
         return contextlib.nullcontext() if bdf is None else self._device_lock(bdf)
 
+    @contextlib.contextmanager
+    def redoing(self) -> Iterator[None]:
+        """What is done inside was done before: it meets nothing, waits for nobody and is told to no recorder. With the lock held."""
+        with self._lock:
+            self.faults.paused = True
+            try:
+                yield
+            finally:
+                self.faults.paused = False
+
     def _device_lock(self, bdf: str) -> AbstractContextManager[object]:
         """The lock of one function (device_lock): whoever is at it keeps others waiting, not the machine."""
         with self._lock:
-            return self._device_locks[bdf]
+            return contextlib.nullcontext() if self.faults.paused else self._device_locks[bdf]
 
     def _reads_locked(self, path: str) -> str | None:
         """The function whose lock a read takes: one file does, through whichever link it is read."""
@@ -228,5 +242,6 @@ class Seam:
             return (where,) if named is None else (where, named.path, named.bdf)
 
     def _changed(self, change: requests.Change) -> None:
-        for recorder in self._recorders:
-            recorder(change)
+        if not self.faults.paused:
+            for recorder in self._recorders:
+                recorder(change)

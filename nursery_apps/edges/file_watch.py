@@ -6,13 +6,14 @@ beat instead.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
 import os
 import posixpath
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 from inotify_simple import INotify, flags
@@ -27,7 +28,7 @@ _SELF: Final = flags.DELETE_SELF | flags.MOVE_SELF
 
 
 class InotifyWatch:
-    """Keeps the promise of `nursery_apps.node.registration.DirectoryWatch`; `file` does the same for one file."""
+    """Keeps the promise of `nursery_apps.node.registration.DirectoryWatch`; `file` and `appended` do the like for one file."""
 
     async def watch(
         self, directory: str, wake: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -40,7 +41,6 @@ class InotifyWatch:
             log.warning("inotify is not to be had (%s): looking at %s every %.0f s instead", error.strerror, directory, BEAT_SECONDS)
             task_status.started()
             await _beat(wake)
-            return
         with inotify:
             subscribed = _subscribe(inotify, directory)
             task_status.started()
@@ -52,6 +52,24 @@ class InotifyWatch:
                 if beat.cancelled_caught or any(event.mask & (_SELF | missed) or event.name for event in seen):
                     subscribed = _subscribe(inotify, directory)
                     wake()
+
+    async def appended(
+        self, path: str, wake: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> NoReturn:
+        """Wake after the file at `path`, which is there, was written to, also by who keeps it open. Runs until cancelled."""
+        with contextlib.ExitStack() as opened:
+            try:
+                inotify = opened.enter_context(INotify(nonblocking=True))
+                inotify.add_watch(path, flags.MODIFY)
+            except OSError as error:
+                log.warning("cannot watch %s (%s): looking every %.0f s instead", path, error.strerror, BEAT_SECONDS)
+                task_status.started()
+                await _beat(wake)
+            task_status.started()
+            while True:
+                await trio.lowlevel.wait_readable(inotify.fileno())
+                inotify.read(timeout=0)
+                wake()
 
     async def file(self, path: str, wake: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Wake when the file at `path` may have changed; a ConfigMap volume swaps a link beside it, so its whole directory counts."""
@@ -81,7 +99,7 @@ def _subscribe(inotify: INotify, directory: str) -> bool:
         path = directory
 
 
-async def _beat(wake: Callable[[], object]) -> None:
+async def _beat(wake: Callable[[], object]) -> NoReturn:
     while True:
         await trio.sleep(BEAT_SECONDS)
         wake()

@@ -1,15 +1,10 @@
-"""A fake machine in place of the real one: its events, a socket to act on it, and a log that lets it outlive the process.
-
-A real kernel keeps its state when the daemon dies, so the fake one must too: whatever changes the machine is appended to
-`simulated-machine.log` and done again at the next start, until the host reboots or a `reboot` is asked for.
-"""
+"""A fake machine in place of the real one: its events, and a socket to act on it. `machine_log` lets it outlive the process."""
 
 from __future__ import annotations
 
 import errno
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -21,7 +16,6 @@ from nursery_apps.edges import unix_socket
 from nursery_apps.event_outlet import EventOutlet
 from nursery_apps.seams import DeviceEvent, Resync
 
-LOG_NAME: Final = "simulated-machine.log"
 SUBSYSTEMS: Final = ("pci", "drm")
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 """A plugged card's description is some 100 KiB; more is no request."""
@@ -54,85 +48,6 @@ class SimDeviceEvents:
                 await trio.sleep_forever()  # the receiving side is closed; whoever closed it ends us
             finally:
                 leave()
-
-
-class _Header(msgspec.Struct, forbid_unknown_fields=True):
-    """First line of the log."""
-
-    host_boot_id: str
-    boot_id: str
-    machine: str
-
-
-def load_machine(
-    document: object,
-    name: str | None,
-    directory: str,
-    *,
-    host_boot_id: str,
-    fresh_boot_id: Callable[[], str],
-    sleep: Callable[[float], None],
-) -> SimKernel:
-    """Start the machine of a document, or go on with it if it was started since the host booted; changes are logged in `directory`.
-
-    Blocking: for use before the event loop runs, or in a thread.
-
-    Raises:
-        ValueError: the document is malformed, or the log does not fit it any more (the message says what to do).
-        OSError: the log cannot be read or written.
-    """
-    path = Path(directory) / LOG_NAME
-    replaying = True
-
-    def waking_sleep(seconds: float) -> None:
-        if not replaying:
-            sleep(seconds)
-
-    kernel = SimKernel.load(document, name, sleep=waking_sleep, lock=threading.RLock(), make_lock=threading.RLock)
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # what has no newline was cut off in the writing
-    header = _header(lines, path)
-    if header is not None and (header.host_boot_id, header.machine) == (host_boot_id, kernel.machine.name):
-        kernel.reboot(header.boot_id)
-        for number, line in enumerate(lines[1:], 2):
-            try:
-                control.perform(kernel, requests.parse(msgspec.json.decode(line)), gate=lambda _path, _operation: lambda: None)
-            except (ValueError, OSError) as error:
-                raise ValueError(
-                    f"{path}:{number}: the machine cannot be brought back to where it was ({error}); remove the file"
-                ) from error
-        with path.open("rb+") as file:
-            file.truncate(sum(len(line) + 1 for line in lines))
-    else:
-        kernel.reboot(fresh_boot_id())
-        _begin(path, _Header(host_boot_id, kernel.boot_id, kernel.machine.name))
-
-    def record(change: requests.Change) -> None:
-        if isinstance(change, requests.Reboot):
-            _begin(path, _Header(host_boot_id, change.boot_id, kernel.machine.name))
-            return
-        # Not synced: the log has to survive this process, and a power cut ends the simulated boot as well.
-        with path.open("ab") as file:
-            file.write(msgspec.json.encode(change) + b"\n")
-
-    kernel.record(record)
-    kernel.finish()
-    replaying = False
-    return kernel
-
-
-def _header(lines: list[bytes], path: Path) -> _Header | None:
-    if not lines:
-        return None
-    try:
-        return msgspec.json.decode(lines[0], type=_Header)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"{path}:1: not the log of a simulated machine ({error}); remove the file") from error
-
-
-def _begin(path: Path, header: _Header) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(msgspec.json.encode(header) + b"\n")
-    temporary.replace(path)
 
 
 class _Gates:

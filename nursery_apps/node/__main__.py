@@ -218,18 +218,20 @@ async def _machine(
         from nursery_apps.edges.udev import UdevEvents
 
         return real, UdevEvents(wanted.device_events.source)
-    from nursery_apps.edges.simulator import SimDeviceEvents, load_machine, serve_control
+    from nursery_apps.edges.machine_log import MachineLog
+    from nursery_apps.edges.simulator import SimDeviceEvents, serve_control
 
+    machine = MachineLog(str(state_path))
     try:
-        kernel = load_machine(
+        kernel = machine.load(
             *document,
-            str(state_path),
             host_boot_id=real.read(BOOT_ID).strip(),
             fresh_boot_id=lambda: str(uuid.uuid4()),
             sleep=time.sleep,
         )
     except ValueError as error:
         raise SettingsInvalid(f"--simulate {options.simulate}: {error}") from None
+    await nursery.start(InotifyWatch().appended, str(machine.path), machine.look)
     await nursery.start(serve_control, kernel, str(state_path / SIMULATOR_SOCKET))
     return kernel, SimDeviceEvents(kernel)
 

@@ -73,15 +73,23 @@ async def test_a_directory_that_is_missing_at_first_and_is_made_anew(tmp_path: P
     await woken.by((directory / "x.sock").touch)
 
 
+async def test_what_is_appended_to_a_file_that_stays_open(tmp_path: Path, nursery: trio.Nursery, woken: Woken) -> None:
+    with (tmp_path / "log").open("ab", buffering=0) as file:
+        await nursery.start(InotifyWatch().appended, str(tmp_path / "log"), woken)
+        await woken.by(lambda: file.write(b"a"))
+        await woken.by(lambda: file.write(b"b"))
+
+
+@pytest.mark.parametrize("way", ["watch", "appended"])
 async def test_without_inotify_it_looks_at_a_slow_beat(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock, woken: Woken, monkeypatch: pytest.MonkeyPatch
+    way: str, tmp_path: Path, autojump_clock: trio.testing.MockClock, woken: Woken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none_left(**_: object) -> object:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(file_watch, "INotify", none_left)
     async with trio.open_nursery() as nursery:
-        await nursery.start(InotifyWatch().watch, str(tmp_path), woken)
+        await nursery.start(getattr(InotifyWatch(), way), str(tmp_path), woken)
         begun = trio.current_time()
         await woken.event.wait()
         assert trio.current_time() - begun == file_watch.BEAT_SECONDS

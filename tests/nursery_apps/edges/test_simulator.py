@@ -1,9 +1,8 @@
-"""The control socket as its client sees it, and a machine that outlives the process."""
+"""The control socket as its client sees it."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,14 +14,12 @@ import pytest
 import trio
 import trio.testing
 
-from dra import discovery
 from dra.sim_kernel.kernel import SimKernel
-from nursery_apps.edges.simulator import LOG_NAME, load_machine, serve_control
+from nursery_apps.edges.simulator import serve_control
 from tests.fakes import machines
 
 GPU = "0000:03:00.0"
 MACHINE = "workstation-2xb580"
-HOST, FRESH, OTHER = (f"{digit * 8}-{digit * 4}-{digit * 4}-{digit * 4}-{digit * 12}" for digit in "abc")
 
 
 class Client:
@@ -152,111 +149,7 @@ async def test_the_command_line_client(kernel: SimKernel, tmp_path: Path) -> Non
     assert b"sim: " in (await run(str(path), "state")).stderr
 
 
-# --- outliving the process -----------------------------------------------------------------------------------------------------------
-
-
-def start(directory: Path, *, host: str = HOST, machine: str = MACHINE) -> SimKernel:
-    return load_machine(
-        machines.document(machine), None, str(directory), host_boot_id=host, fresh_boot_id=lambda: FRESH, sleep=lambda _seconds: None
-    )
-
-
-def boot_id(kernel: SimKernel) -> str:
-    return kernel.read("proc/sys/kernel/random/boot_id").strip()
-
-
-def test_the_machine_goes_on_where_it_was(tmp_path: Path) -> None:
-    first = start(tmp_path)
-    assert boot_id(first) == FRESH
-    first.modprobe("vfio-pci")
-    first.unplug("0000:07:00.0")
-    first.wedge(GPU)
-    first.write(f"sys/bus/pci/devices/{GPU}/driver_override", "vfio-pci")  # as the daemon itself does it
-    first.plug("0000:07:00.0")
-    with pytest.raises(ValueError, match="on the bus already"):
-        first.plug("0000:07:00.0")
-    second = start(tmp_path)
-    assert second.state() == first.state()
-    assert second.read(f"sys/bus/pci/devices/{GPU}/driver_override") == "vfio-pci\n"
-    assert boot_id(second) == FRESH
-
-
-def test_a_reboot_forgets(tmp_path: Path) -> None:
-    first = start(tmp_path)
-    first.unplug(GPU)
-    first.reboot(OTHER)
-    second = start(tmp_path)
-    assert second.exists(f"sys/bus/pci/devices/{GPU}")
-    assert boot_id(second) == OTHER, "it is still the boot that was asked for"
-    second.unplug(GPU)
-    assert boot_id(start(tmp_path, host=OTHER)) == FRESH, "the host itself was booted"
-    assert start(tmp_path, host=OTHER).exists(f"sys/bus/pci/devices/{GPU}")
-
-
-def test_another_machine_starts_anew(tmp_path: Path) -> None:
-    start(tmp_path).unplug(GPU)
-    assert "0000:00:02.0" in start(tmp_path, machine="laptop-iris-xe").state()
-
-
-@pytest.mark.parametrize("kept", range(1, 30))
-def test_a_line_cut_off_in_the_writing_is_left_out(tmp_path: Path, kept: int) -> None:
-    start(tmp_path).unplug(GPU)
-    log = tmp_path / LOG_NAME
-    whole = log.read_bytes()
-    log.write_bytes(whole[:-kept])
-    second = start(tmp_path)
-    assert second.exists(f"sys/bus/pci/devices/{GPU}")
-    second.unplug(GPU)
-    assert log.read_bytes() == whole
-
-
-def test_a_log_that_does_not_fit_says_what_to_do(tmp_path: Path) -> None:
-    start(tmp_path)
-    log = tmp_path / LOG_NAME
-    with log.open("a") as file:
-        file.write('{"op":"unplug","bdf":"0000:ff:00.0"}\n')
-    with pytest.raises(ValueError, match=r"simulated-machine.log:2: .* remove the file"):
-        start(tmp_path)
-    log.write_text("x\n")
-    with pytest.raises(ValueError, match=r"simulated-machine.log:1: .* remove the file"):
-        start(tmp_path)
-
-
-# --- Virtual Functions ---------------------------------------------------------------------------------------------------------------
-
 FLEX, CUT = "server-8x-flex170", "0000:4d:00.0"
-
-
-def nodes(kernel: SimKernel) -> dict[str, object]:
-    return {gpu.bdf: (gpu.card, gpu.render, gpu.memory_bytes, gpu.vf_index) for gpu in discovery.scan(kernel).gpus}
-
-
-def test_vfs_and_quotas_outlive_the_process(tmp_path: Path) -> None:
-    first = start(tmp_path, machine=FLEX)
-    iov = f"sys/bus/pci/devices/{CUT}/drm/card6/prelim_iov"
-    for quota, value in (("ggtt_quota", 1 << 28), ("contexts_quota", 1024), ("lmem_quota", 1 << 30)):
-        first.write(f"{iov}/vf1/gt/{quota}", str(value))
-    first.unplug("0000:2c:00.0")  # whose numbers the VF gets
-    first.write(f"sys/bus/pci/devices/{CUT}/sriov_numvfs", "1")
-    second = start(tmp_path, machine=FLEX)
-    assert nodes(second) == nodes(first)
-    assert nodes(second)["0000:4d:00.1"] == (0, 128, 1 << 30, 1)
-    second.write(f"sys/bus/pci/devices/{CUT}/sriov_numvfs", "0")
-    third = start(tmp_path, machine=FLEX)
-    assert nodes(third) == nodes(second) and third.read(f"{iov}/vf1/gt/lmem_quota") == f"{1 << 30}\n"
-    third.reboot(OTHER)
-    assert nodes(start(tmp_path, machine=FLEX)) == nodes(machines.kernel(FLEX)), "a boot starts from the document"
-
-
-def test_vfs_in_the_making_are_there_in_the_next_life(tmp_path: Path) -> None:
-    """The process dies in the middle; the kernel does not."""
-    first = start(tmp_path, machine=FLEX)
-    first.hang("0000:4d:00.3", "vf", lambda: shutil.copy(tmp_path / LOG_NAME, tmp_path / "middle"))
-    first.write(f"sys/bus/pci/devices/{CUT}/sriov_numvfs", "5")
-    (tmp_path / "middle").replace(tmp_path / LOG_NAME)
-    second = start(tmp_path, machine=FLEX)
-    assert nodes(second) == nodes(first)
-    assert nodes(start(tmp_path, machine=FLEX)) == nodes(first)
 
 
 async def test_a_virtual_machine_holds_a_card_until_it_is_released(tmp_path: Path) -> None:
