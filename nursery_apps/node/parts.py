@@ -24,6 +24,7 @@ from nursery_apps.metrics import Metrics
 from nursery_apps.node.announcer import Announcer
 from nursery_apps.node.cards import Cards
 from nursery_apps.node.claim_desk import ClaimRef
+from nursery_apps.node.claim_files import ClaimFiles
 from nursery_apps.node.claim_reader import ClaimReader
 from nursery_apps.node.desk import Desk, Verb
 from nursery_apps.node.inventory import InventoryKeeper
@@ -126,9 +127,7 @@ class Parts:
         )
         preparer = Preparer(
             journal=self.journal,
-            cdi_dir=cdi_dir,
-            metadata_dir=metadata_dir,
-            metadata_path=metadata_path,
+            files=ClaimFiles(cdi_dir, metadata_dir, metadata_path),
             reader=self.reader,
             inventory=self.inventory.inventory,
             cards=self.cards,

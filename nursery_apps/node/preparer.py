@@ -1,8 +1,8 @@
 """Carries one claim from what the API server allocated to what a container can use, and back.
 
-The only executor of `dra.preparation`. Every method is one operation on one claim; `nursery_apps.node.desk` sees to it that a claim has
-one operation at a time. Cancellation lands between steps: a started file or journal write is finished, and the next operation computes
-what is left from the facts.
+With `claim_files` for the files, the only executor of `dra.preparation`. Every method is one operation on one claim;
+`nursery_apps.node.desk` sees to it that a claim has one operation at a time. Cancellation lands between steps: a started file or journal
+write is finished, and the next operation computes what is left from the facts.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import msgspec
 import trio
 
 from dra import allocation, cdi, claim_metadata, preparation
-from dra.claim_metadata import MetadataFile
 from dra.claims import Happening, Stage, advance
 from dra.devices import Inventory
-from dra.errors import DriverError, HardwareFault, NotYet
+from dra.errors import DriverError, NotYet
 from dra.kube.claims import Consumer, ResourceClaim
 from dra.ledger import Change, Forget, Ledger
 from dra.names import BootId, ClaimUid, DeviceName, PoolName
@@ -27,10 +26,11 @@ from dra.records import Grant, Record
 from nursery_apps.latest import Latest
 from nursery_apps.node.cards import Cards
 from nursery_apps.node.claim_desk import ClaimRef, PreparedDevice, PreparedReply
+from nursery_apps.node.claim_files import ClaimFiles
 from nursery_apps.node.claim_reader import ClaimReader
 from nursery_apps.node.journal_writer import Journal
 from nursery_apps.node.offering import Planned
-from nursery_apps.seams import Clock, RunBlocking, StateDir
+from nursery_apps.seams import Clock, RunBlocking
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,7 @@ class Preparer:
         self,
         *,
         journal: Journal,
-        cdi_dir: StateDir,
-        metadata_dir: StateDir,
-        metadata_path: str,
+        files: ClaimFiles,
         reader: ClaimReader,
         inventory: Latest[Inventory],
         cards: Cards,
@@ -73,13 +71,11 @@ class Preparer:
     ) -> None:
         """
         Args:
-            metadata_path: of `metadata_dir` on the host, for the mounts of containers.
             planned: VFs that are not made yet, as they will be.
             on_blocked: told which claim stands in the way of another: it may be one that no longer exists.
         """
         self._journal = journal
-        self._cdi_dir = cdi_dir
-        self._metadata_dir, self._metadata_path = metadata_dir, metadata_path
+        self._files = files
         self._reader = reader
         self._inventory = inventory
         self._cards = cards
@@ -161,8 +157,8 @@ class Preparer:
         if record is not None and record.stage is Stage.RELEASING:
             await self._give_back(record)
         started = trio.current_time()
-        # One piece of blocking work for all file steps of the claim: thread hops cost more than the files.
-        facts, left = await self._run_blocking(partial(self._settle_files, uid, record))
+        gpus, profiles = self._inventory.value.by_name, self._planned().profiles
+        facts, left = await self._run_blocking(partial(self._files.settle, uid, record, gpus, profiles))
         self._on_step("cdi", trio.current_time() - started)
         if isinstance(left, preparation.ForgetClaim):
             await self._forget(uid)
@@ -178,37 +174,6 @@ class Preparer:
             return [Forget(uid)]
 
         await self._timed("journal", self._journal.commit(forget))
-
-    def _settle_files(self, uid: ClaimUid, record: Record | None) -> tuple[preparation.Facts, preparation.Step | None]:
-        name, gpus = cdi.file_name(uid), self._inventory.value.by_name
-        files: tuple[MetadataFile, ...] = ()
-        if record is not None and any(grant.driver for grant in record.grants):  # nobody but virtual machines reads them
-            files = claim_metadata.files(record, gpus, profiles=self._planned().profiles)
-        mounts = claim_metadata.mounts(files, self._metadata_path)
-        wanted = cdi.render(record, gpus, mounts=mounts) if record is not None else None
-        metadata = {file.name: file.data for file in files}
-        try:
-            while True:
-                facts = preparation.Facts(uid, record, self._cdi_dir.read(name), wanted, self._metadata_of(uid), metadata)
-                match preparation.next_step(facts):
-                    case preparation.WriteMetadata(file, data):
-                        self._metadata_dir.replace(file, data, mode=0o644)  # containers run as other users
-                    case preparation.RemoveMetadata(file):
-                        self._metadata_dir.remove(file)
-                    case preparation.WriteCdi(data):
-                        self._cdi_dir.replace(name, data, mode=0o644)  # runtimes may run as another user
-                    case preparation.RemoveCdi():
-                        self._cdi_dir.remove(name)
-                    case left:
-                        return facts, left
-        except OSError as error:
-            raise HardwareFault(
-                f"file {error.filename or name}: {error.strerror}; free space or make the directory writable", reason="CdiUnwritable"
-            ) from error
-
-    def _metadata_of(self, uid: ClaimUid) -> dict[str, bytes]:
-        mine = [name for name in self._metadata_dir.list() if claim_metadata.uid_of_file(name) == uid]
-        return {name: data for name in mine if (data := self._metadata_dir.read(name)) is not None}
 
     async def _read(self, ref: ClaimRef, record: Record | None, progress: Progress) -> ResourceClaim | None:
         progress.waiting_for = f"the API server to answer for claim {ref.namespace}/{ref.name}"
@@ -274,7 +239,7 @@ class Preparer:
         )
         seen_here = False
         if self._journal.ledger.value.parked:  # only then does it matter, and looking costs a hop to a thread
-            seen_here = await self._run_blocking(partial(self._cdi_dir.stamp, cdi.file_name(ref.uid))) is not None
+            seen_here = await self._run_blocking(partial(self._files.has_cdi, ref.uid))
 
         def decide(ledger: Ledger) -> list[Change]:
             if (blocker := ledger.held_by(ref.uid, grants, seen_here=seen_here)) is not None:

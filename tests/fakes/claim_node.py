@@ -21,6 +21,7 @@ from dra.sriov_settings import Sriov
 from nursery_apps.latest import Latest
 from nursery_apps.node.cards import Cards
 from nursery_apps.node.claim_desk import ClaimRef, PreparedReply
+from nursery_apps.node.claim_files import ClaimFiles
 from nursery_apps.node.claim_reader import ClaimReader
 from nursery_apps.node.desk import Desk
 from nursery_apps.node.journal_writer import Journal
@@ -149,9 +150,7 @@ class ClaimNode:
         )
         self.preparer = Preparer(
             journal=self.journal,
-            cdi_dir=self.cdi,
-            metadata_dir=self.metadata,
-            metadata_path="/plugin/dra-device-metadata",
+            files=ClaimFiles(self.cdi, self.metadata, "/plugin/dra-device-metadata"),
             reader=self.reader,
             inventory=self.inventory,
             cards=self.cards,
