@@ -30,38 +30,42 @@ class SimKernel(Seam):
         *,
         sleep: Callable[[float], None] = lambda _seconds: None,
         lock: AbstractContextManager[object] | None = None,
+        looking: AbstractContextManager[object] | None = None,
         make_lock: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
         boot_id: str = FIRST_BOOT,
     ) -> Self:
         """Start a machine of a document (None: its only one); without `sleep` nothing takes time, without locks one thread may call.
 
+        `looking` is a lock for where nothing is changed, if that is to be another one (see `Seam`).
+
         Raises:
             ValueError: the document is malformed; the message names the place in it.
         """
         described = machine.read(document, name)
-        return cls(described, sleep=sleep, lock=lock or contextlib.nullcontext(), make_lock=make_lock, boot_id=boot_id)
+        lock = lock or contextlib.nullcontext()
+        return cls(described, sleep=sleep, lock=lock, looking=looking or lock, make_lock=make_lock, boot_id=boot_id)
 
     # --- listening -------------------------------------------------------------------------------------------------------------------
 
     def subscribe(self, on_event: uevents.Listener, on_overflow: Callable[[str], None] = lambda _why: None) -> Callable[[], None]:
         """Hear every uevent from now on; the result ends it. Called in whichever thread made the event, under the lock: be quick."""
-        with self._lock:
+        with self._looking:
             leave = self._uevents.subscribe(on_event, on_overflow)
 
         def locked_leave() -> None:
-            with self._lock:
+            with self._looking:
                 leave()
 
         return locked_leave
 
     def overflow(self, why: str = "the receive buffer was full") -> None:
         """Events were lost (ENOBUFS)."""
-        with self._lock:
+        with self._looking:
             self._uevents.overflow(why)
 
     def record(self, recorder: Callable[[requests.Change], None]) -> None:
         """Have every change of the machine told from now on, by whomever it was made, in order and under the lock."""
-        with self._lock:
+        with self._looking:
             self._recorders.append(recorder)
 
     # --- cards that come and go ------------------------------------------------------------------------------------------------------
@@ -168,17 +172,17 @@ class SimKernel(Seam):
 
     def reset_cycle(self, bdf: str) -> None:
         """i915 resets its engines and recovers."""
-        with self._lock:
+        with self._looking:
             health.reset_cycle(self._uevents, self._function(bdf))
 
     def pcie_error(self, bdf: str, *, recovered: bool) -> None:
         """An error on the card's link, and how recovery ended."""
-        with self._lock:
+        with self._looking:
             health.pcie_error(self._uevents, self._function(bdf), recovered=recovered)
 
     def display_noise(self, bdf: str) -> None:
         """A monitor comes or goes."""
-        with self._lock:
+        with self._looking:
             health.display_noise(self._uevents, self._function(bdf))
 
     # --- what takes several steps ----------------------------------------------------------------------------------------------------
@@ -210,22 +214,22 @@ class SimKernel(Seam):
 
     def fail(self, path: str, operation: str, errno: int, times: int | None = 1) -> None:
         """Make an operation on paths that match the glob answer `errno`; see `faults.OPERATIONS`."""
-        with self._lock:
+        with self._looking:
             self.faults.fail(path, operation, errno, times)
 
     def delay(self, operation: str, seconds: float, path: str = "*") -> None:
         """Make an operation take that long; 0 ends it."""
-        with self._lock:
+        with self._looking:
             self.faults.delay(operation, seconds, path)
 
     def hang(self, path: str, operation: str, gate: Callable[[], None]) -> None:
         """Make an operation block in `gate`."""
-        with self._lock:
+        with self._looking:
             self.faults.hang(path, operation, gate)
 
     def release(self, path: str, operation: str) -> None:
         """No longer block; who waits in the gate is the gate's owner's to wake."""
-        with self._lock:
+        with self._looking:
             self.faults.release(path, operation)
 
     def reboot(self, boot_id: str) -> None:

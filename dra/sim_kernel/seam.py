@@ -25,15 +25,16 @@ class Seam:
         *,
         sleep: Callable[[float], None],
         lock: AbstractContextManager[object],
+        looking: AbstractContextManager[object],
         make_lock: Callable[[], AbstractContextManager[object]],
         boot_id: str,
     ) -> None:
-        """`sleep` is called for what takes time; `lock`, and those that `make_lock` makes, are context managers that can be entered again
-        and again (an RLock)."""
+        """`sleep` is called for what takes time. `lock`, and those that `make_lock` makes, are context managers that can be entered again
+        and again (an RLock); `looking` is entered where nothing is changed, and keeps away who has entered `lock`."""
         self.machine = described
         self.boot_id = boot_id
         self.faults = faults.Faults()
-        self._sleep, self._lock, self._make_lock = sleep, lock, make_lock
+        self._sleep, self._lock, self._looking, self._make_lock = sleep, lock, looking, make_lock
         self._uevents = uevents.Uevents()
         self._recorders: list[Callable[[requests.Change], None]] = []
         self._start()
@@ -69,7 +70,7 @@ class Seam:
             return entry.text
 
     def write(self, path: str, text: str) -> None:
-        with self._call("write", path) as entry:
+        with self._call("write", path, lock=self._lock) as entry:
             if isinstance(entry, tree.Directory):
                 raise tree.error(errnos.EISDIR, path)
             if not isinstance(entry, tree.File):
@@ -102,11 +103,11 @@ class Seam:
             return entry.target
 
     def resolve(self, path: str) -> str:
-        with self._lock:
+        with self._looking:
             return self._tree.lookup(path)[0]
 
     def exists(self, path: str) -> bool:
-        with self._lock:
+        with self._looking:
             return self._tree.find(path) is not None
 
     # --- device nodes ----------------------------------------------------------------------------------------------------------------
@@ -145,9 +146,12 @@ class Seam:
     # --- inside ----------------------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _call(self, operation: str, path: str, *, follow: bool = True) -> Iterator[tree.Entry]:
+    def _call(
+        self, operation: str, path: str, *, follow: bool = True, lock: AbstractContextManager[object] | None = None
+    ) -> Iterator[tree.Entry]:
         """One call: its troubles with the lock free, then the entry with the lock held. Most meet none: those look once."""
-        with self._lock:
+        lock = lock or self._looking
+        with lock:
             where, entry = self._tree.lookup(path, follow=follow)
             trouble = self.faults.meet(operation, path, where)
             if trouble == faults.NONE:
@@ -156,11 +160,11 @@ class Seam:
         self._suffer(trouble)
         if trouble.errno:
             raise tree.error(trouble.errno, path)
-        with self._lock:
+        with lock:
             yield self._tree.lookup(path, follow=follow)[1]
 
     def _meet(self, operation: str, *paths: str) -> None:
-        with self._lock:
+        with self._looking:
             trouble = self.faults.meet(operation, *paths)
         self._suffer(trouble)
         if trouble.errno:
@@ -225,19 +229,19 @@ class Seam:
 
     def _device_lock(self, bdf: str) -> AbstractContextManager[object]:
         """The lock of one function (device_lock): whoever is at it keeps others waiting, not the machine."""
-        with self._lock:
+        with self._looking:
             return contextlib.nullcontext() if self.faults.paused else self._device_locks[bdf]
 
     def _reads_locked(self, path: str) -> str | None:
         """The function whose lock a read takes: one file does, through whichever link it is read."""
         if not path.endswith("/sriov_numvfs"):
             return None
-        with self._lock:
+        with self._looking:
             return self._tree.lookup(path)[0].split("/")[-2]
 
     def _subjects(self, where: str, text: str) -> tuple[str, ...]:
         """Paths an act is known by: the file that is written, and the function it is about."""
-        with self._lock:
+        with self._looking:
             named = self._bus.functions.get(text.strip()) or self._bus.functions.get(where.split("/")[-2])
             return (where,) if named is None else (where, named.path, named.bdf)
 

@@ -1,8 +1,8 @@
 """A fake machine that outlives its process, and that is one although several processes have it.
 
 A real kernel keeps its state when the daemon dies, and a daemon and its successor (a rolling update with a surge) act on the same one. So
-the fake one is kept in `simulated-machine.log`: whatever changes it is appended, each process does what the others appended before it looks
-or acts, and a new one does everything again from the first line, until the host reboots.
+the fake one is kept in `simulated-machine.log`: whatever changes it is appended, each process does what the others appended before it
+changes anything itself, and a new one does everything again from the first line, until the host reboots.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class MachineLog:
             ValueError: the document is malformed, or the log does not fit it any more (the message says what to do).
             OSError: the log cannot be read or written.
         """
-        kernel = SimKernel.load(document, name, sleep=sleep, lock=self, make_lock=threading.RLock)
+        kernel = SimKernel.load(document, name, sleep=sleep, lock=self, looking=self._threads, make_lock=threading.RLock)
         header = self._open_for(host_boot_id, kernel.machine.name, fresh_boot_id)
         with self:
             kernel.reboot(header.boot_id)
@@ -76,7 +76,8 @@ class MachineLog:
         return kernel
 
     def look(self) -> None:
-        """Do what other processes did to the machine, so that its events are heard here too; to be called when `path` was written to."""
+        """Do what other processes did to the machine, so that it is seen and its events are heard here too; to be called when `path` was
+        written to. Reads do not do it: a system call for each would cost more than they do."""
         if self._behind():  # most changes are this process's own
             with self:
                 pass

@@ -24,8 +24,13 @@ HOST, FRESH, OTHER = (f"{digit * 8}-{digit * 4}-{digit * 4}-{digit * 4}-{digit *
 
 
 def start(directory: Path, *, host: str = HOST, machine: str = MACHINE) -> SimKernel:
+    return logged(directory, host=host, machine=machine)[1]
+
+
+def logged(directory: Path, *, host: str = HOST, machine: str = MACHINE, fresh: str = FRESH) -> tuple[MachineLog, SimKernel]:
     log = MachineLog(str(directory))
-    return log.load(machines.document(machine), None, host_boot_id=host, fresh_boot_id=lambda: FRESH, sleep=lambda _seconds: None)
+    document = machines.document(machine)
+    return log, log.load(document, None, host_boot_id=host, fresh_boot_id=lambda: fresh, sleep=lambda _seconds: None)
 
 
 def boot_id(kernel: SimKernel) -> str:
@@ -134,12 +139,13 @@ NUMVFS = f"sys/bus/pci/devices/{CUT}/sriov_numvfs"
 def test_a_daemon_and_its_successor_act_on_one_machine(tmp_path: Path) -> None:
     old = start(tmp_path, machine=FLEX)
     old.write(NUMVFS, "2")
-    new = start(tmp_path, machine=FLEX)
+    log, new = logged(tmp_path, machine=FLEX)
     old.write(NUMVFS, "0")
+    log.look()
     assert new.read(NUMVFS) == "0\n"
     new.write(NUMVFS, "3")
     with pytest.raises(OSError, match="busy"):
-        old.write(NUMVFS, "2")
+        old.write(NUMVFS, "2")  # whoever acts has seen everything
     assert nodes(old) == nodes(new) == nodes(start(tmp_path, machine=FLEX))
 
 
@@ -154,9 +160,10 @@ def test_vfs_are_made_to_the_end_although_a_successor_starts_in_the_middle(tmp_p
 
 def test_faults_of_one_process_are_not_met_by_what_another_did(tmp_path: Path) -> None:
     """They would have been met there."""
-    old, new = start(tmp_path), start(tmp_path)
+    old, (log, new) = start(tmp_path), logged(tmp_path)
     new.fail(GPU, "unplug", errno.EIO)
     old.unplug(GPU)
+    log.look()
     assert not new.exists(f"sys/bus/pci/devices/{GPU}")
 
 
@@ -169,21 +176,13 @@ def test_who_dies_in_the_writing_does_not_hold_up_the_others(tmp_path: Path) -> 
 
 
 def test_those_that_start_at_once_start_one_machine(tmp_path: Path) -> None:
-    boot_ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(8)]
-    document = machines.document("laptop-iris-xe")
-
-    def boot(fresh: str) -> str:
-        log = MachineLog(str(tmp_path))
-        return boot_id(log.load(document, None, host_boot_id=HOST, fresh_boot_id=lambda: fresh, sleep=lambda _seconds: None))
-
-    with ThreadPoolExecutor(len(boot_ids)) as threads:
-        assert len(set(threads.map(boot, boot_ids))) == 1
+    ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(8)]
+    with ThreadPoolExecutor(len(ids)) as threads:
+        assert len(set(threads.map(lambda fresh: boot_id(logged(tmp_path, fresh=fresh)[1]), ids))) == 1
 
 
 async def test_what_another_process_does_is_heard(tmp_path: Path, nursery: trio.Nursery) -> None:
-    log = MachineLog(str(tmp_path))
-    document = machines.document(MACHINE)
-    kernel = log.load(document, None, host_boot_id=HOST, fresh_boot_id=lambda: FRESH, sleep=lambda _seconds: None)
+    log, kernel = logged(tmp_path)
     await nursery.start(InotifyWatch().appended, str(log.path), log.look)
     send, heard = trio.open_memory_channel[object](100)
     await nursery.start(SimDeviceEvents(kernel).listen, send)
