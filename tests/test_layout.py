@@ -36,6 +36,7 @@ TESTED_ELSEWHERE = {
     "dra/sriov.py": "tests/dra/test_discovery.py",
     "dra/sysfs.py": "tests/dra/test_discovery.py",
     "nursery_apps/credentials.py": "tests/nursery_apps/edges/test_kubeconfig.py",
+    "nursery_apps/edges/kube_link.py": "tests/nursery_apps/edges/test_kube_api.py",
     "nursery_apps/edges/state_dir.py": "tests/contracts/test_state_dir.py",
     "nursery_apps/edges/udev.py": "tests/contracts/test_device_events.py",
     "nursery_apps/edges/unix_socket.py": "tests/contracts/test_grpc.py",

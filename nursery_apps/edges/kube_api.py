@@ -1,24 +1,23 @@
 """`KubeApi` over HTTP/1.1: httpcore on Trio, msgspec for what is inside.
 
-Calls share eight connections; each watch has one of its own, so watches never starve calls. Reads that met a connection the server was
-just closing are sent once more; writes never are.
+Reads that met a connection the server was just closing are sent once more; writes never are.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
 import ssl
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote
 
 import httpcore
 import msgspec
 import trio
 
-from nursery_apps import kube_wire, tls
-from nursery_apps.credentials import Credentials, Transport
+from nursery_apps import kube_wire
+from nursery_apps.credentials import Credentials
+from nursery_apps.edges.kube_link import LOST, Link, describe
 from nursery_apps.seams import (
     Gone,
     Invalid,
@@ -34,10 +33,6 @@ T = TypeVar("T")
 
 CALL_DEADLINE_SECONDS: Final = 30.0
 """The API server gives up on an ordinary request after 60 s; half of it leaves the kubelet's 45 s room for a second try."""
-CONNECTIONS: Final = 8
-"""As many calls at once; more wait their turn inside their deadline."""
-KEEP_IDLE_SECONDS: Final = 60.0
-"""Shorter than the API server's 90 s, so that we are the one who closes."""
 PAGE: Final = 500
 """Objects of a page, as client-go's."""
 ANSWER_BYTES: Final = 256 << 20
@@ -46,115 +41,6 @@ WATCH_SECONDS: Final = (300.0, 600.0)
 """A watch is asked to last between these, spread so that a thousand nodes do not renew theirs together; client-go's numbers."""
 WATCH_SLACK_SECONDS: Final = 30.0
 """How much longer a silent watch is believed to live: the server ends it at the time asked for."""
-KEEPALIVE: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    # Unacknowledged data counts as well: without it a watch on a vanished server is believed for a quarter of an hour.
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
-)
-
-_LOST: Final = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, httpcore.ProxyError, ssl.SSLError, OSError)
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    """A connection as httpcore wants it. Time-outs are cancel scopes of ours around whole calls, so those it offers stay unused."""
-
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        with _translated(httpcore.ReadError):
-            return bytes(await self._stream.receive_some(max_bytes))
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        with _translated(httpcore.WriteError):
-            await self._stream.send_all(buffer)
-
-    async def aclose(self) -> None:
-        # httpcore closes shielded from cancellation, and a TLS goodbye to a server that no longer reads would wait for ever.
-        await trio.aclose_forcefully(self._stream)
-
-    async def start_tls(self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:  # noqa: ARG002
-        assert isinstance(self._stream, trio.SocketStream)
-        secured = trio.SSLStream(self._stream, ssl_context, server_hostname=server_hostname, https_compatible=True)
-        try:
-            with _translated(httpcore.ConnectError):
-                await secured.do_handshake()
-        except BaseException:
-            await self.aclose()
-            raise
-        return _Stream(secured)
-
-    def get_extra_info(self, info: str) -> Any:
-        if info != "is_readable":
-            return None
-        # An idle connection with something to read has been closed by the server.
-        plain = self._stream if isinstance(self._stream, trio.SocketStream) else self._stream.transport_stream
-        return plain.socket.is_readable()
-
-
-class _Network(httpcore.AsyncNetworkBackend):
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ARG002
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> _Stream:
-        with _translated(httpcore.ConnectError):
-            stream = await trio.open_tcp_stream(host, port, local_address=local_address)
-            for option in socket_options or ():
-                stream.setsockopt(*option)
-            return _Stream(stream)
-
-
-@contextlib.contextmanager
-def _translated(kind: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        raise kind(_describe(error)) from error
-
-
-class _Link:
-    """Connections to one server with one set of certificates."""
-
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
-        at = urlsplit(transport.server)
-        self.prefix = at.path.rstrip("/")
-        self.host = at.netloc.rpartition("@")[2]
-        context = tls.context_of(transport) if at.scheme == "https" else None
-        self.calls, self.watches = self._pool(context, CONNECTIONS), self._pool(context, None)
-        self.origin = f"{at.scheme}://{self.host}"
-        self.users = 0
-        self.retired = False
-
-    def _pool(self, context: ssl.SSLContext | None, most: int | None) -> httpcore.AsyncConnectionPool:
-        return httpcore.AsyncConnectionPool(
-            ssl_context=context,
-            proxy=httpcore.Proxy(self.transport.proxy) if self.transport.proxy else None,
-            max_connections=most,
-            keepalive_expiry=KEEP_IDLE_SECONDS,
-            network_backend=_Network(),
-            socket_options=KEEPALIVE,
-        )
-
-    def request(self, method: str, path: str, query: Mapping[str, str], headers: dict[str, str], content: bytes | None) -> httpcore.Request:
-        if given := {key: value for key, value in query.items() if value}:
-            path = f"{path}?{urlencode(given)}"
-        if content is not None:
-            headers = {**headers, "Content-Length": str(len(content))}
-        extensions = {"sni_hostname": self.transport.server_name} if self.transport.server_name else {}
-        url = f"{self.origin}{self.prefix}{path}"
-        return httpcore.Request(method, url, headers=list(headers.items()), content=content, extensions=extensions)
-
-    async def aclose(self) -> None:
-        await self.calls.aclose()
-        await self.watches.aclose()
 
 
 class HttpKubeApi:
@@ -164,7 +50,7 @@ class HttpKubeApi:
         self._credentials = credentials
         self._user_agent = user_agent
         self._random = random
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
     async def aclose(self) -> None:
@@ -229,8 +115,8 @@ class HttpKubeApi:
                 try:
                     with trio.fail_at(deadline):
                         chunk = await anext(chunks, None)
-                except (trio.TooSlowError, *_LOST) as error:
-                    raise Unavailable(0, "WatchLost", f"watch of {what.plural}: {_describe(error)}") from error
+                except (trio.TooSlowError, *LOST) as error:
+                    raise Unavailable(0, "WatchLost", f"watch of {what.plural}: {describe(error)}") from error
                 if chunk is None:
                     return
                 for line in lines.feed(chunk):
@@ -239,7 +125,7 @@ class HttpKubeApi:
             # Ended by cancelling a read: httpcore's own generators run to their end instead of being left to the garbage collector.
             with trio.CancelScope() as cut:
                 cut.cancel()
-                with contextlib.suppress(*_LOST):
+                with contextlib.suppress(*LOST):
                     async for _ in chunks:  # noqa: ASYNC102
                         pass
             await self._leave(link)  # noqa: ASYNC102
@@ -310,12 +196,12 @@ class HttpKubeApi:
                     answer = await _read(response)
                 finally:
                     await response.aclose()
-            except _LOST as error:
+            except LOST as error:
                 # A connection that idled may have been closed at the other end at this very moment; asking again is free.
                 if method == "GET" and tries_left and not isinstance(error, httpcore.ConnectError):
                     tries_left -= 1
                     continue
-                raise Unavailable(0, "Unreachable", f"{method} {link.origin}{path}: {_describe(error)}") from error
+                raise Unavailable(0, "Unreachable", f"{method} {link.origin}{path}: {describe(error)}") from error
             finally:
                 await self._leave(link)  # noqa: ASYNC102
             if response.status < 300:
@@ -326,7 +212,7 @@ class HttpKubeApi:
                 continue
             raise kube_wire.refusal(response.status, kube_wire.status_of(answer), response.headers)
 
-    async def _open(self, path: str, query: Mapping[str, str]) -> tuple[_Link, httpcore.Response]:
+    async def _open(self, path: str, query: Mapping[str, str]) -> tuple[Link, httpcore.Response]:
         """Start a watch; the caller closes the response and leaves the link."""
         for last in (False, True):
             link, authorization = await self._enter()
@@ -341,9 +227,9 @@ class HttpKubeApi:
                     finally:
                         await response.aclose()
                 await self._leave(link)
-            except (trio.TooSlowError, *_LOST) as error:
+            except (trio.TooSlowError, *LOST) as error:
                 await self._leave(link)  # noqa: ASYNC120
-                raise Unavailable(0, "Unreachable", f"watch {link.origin}{path}: {_describe(error)}") from error
+                raise Unavailable(0, "Unreachable", f"watch {link.origin}{path}: {describe(error)}") from error
             except BaseException:
                 await self._leave(link)  # noqa: ASYNC102
                 raise
@@ -352,17 +238,17 @@ class HttpKubeApi:
             self._credentials.refused()
         raise kube_wire.refusal(response.status, kube_wire.status_of(answer), response.headers)
 
-    def _headers(self, link: _Link, authorization: str | None, more: Mapping[str, str]) -> dict[str, str]:
+    def _headers(self, link: Link, authorization: str | None, more: Mapping[str, str]) -> dict[str, str]:
         headers = {"Host": link.host, "Accept": "application/json", "User-Agent": self._user_agent, **more}
         return {**headers, "Authorization": authorization} if authorization else headers
 
-    async def _enter(self) -> tuple[_Link, str | None]:
+    async def _enter(self) -> tuple[Link, str | None]:
         """The link to use, new if the credentials' certificates changed; the old one lives until its last user is gone."""
         identity = await self._credentials.identity()
         old = link = self._link
         if link is None or link.transport != identity.transport:
             try:
-                link = self._link = _Link(identity.transport)
+                link = self._link = Link(identity.transport)
             except (ssl.SSLError, OSError, ValueError) as error:
                 raise Unavailable(0, "NoCredentials", f"cannot use the certificates for {identity.transport.server}: {error}") from error
         link.users += 1
@@ -372,7 +258,7 @@ class HttpKubeApi:
                 await old.aclose()
         return link, identity.authorization
 
-    async def _leave(self, link: _Link) -> None:  # also while cancelled: httpcore shields the closing of its pools
+    async def _leave(self, link: Link) -> None:  # also while cancelled: httpcore shields the closing of its pools
         link.users -= 1
         if link.retired and not link.users:
             await link.aclose()
@@ -386,15 +272,3 @@ async def _read(response: httpcore.Response) -> bytes:
     if len(answer) >= ANSWER_BYTES:
         raise Unavailable(response.status, "TooLong", f"an answer of more than {ANSWER_BYTES >> 20} MiB")
     return bytes(answer)
-
-
-def _describe(error: BaseException) -> str:
-    """The innermost text: trio and httpcore wrap what really happened, and only the core says `Connection refused`."""
-    if isinstance(error, trio.TooSlowError):
-        return "no answer in time"
-    text: str = type(error).__name__
-    inner: BaseException | None = error
-    while inner is not None:
-        text = str(inner) or text
-        inner = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else inner.__cause__
-    return text

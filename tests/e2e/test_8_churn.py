@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Callable
 
-from nursery_apps.edges.kube_api import CONNECTIONS
+from nursery_apps.edges.kube_link import CONNECTIONS
 from tests.e2e.driver import Driver
 from tests.e2e.own_node import OwnNode
 from tests.e2e.pods import OPEN_ALL, Namespace
