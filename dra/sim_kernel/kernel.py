@@ -192,7 +192,7 @@ class SimKernel(Seam):
         with self._lock:
             steps = self._steps(change)
             next(steps, None)
-            self._begun[number], self._last_begun = steps, max(self._last_begun, number)
+            self._begun[number], self._last_begun = (change, steps), max(self._last_begun, number)
             self._changed(requests.Begin(number, change))
 
     def step(self, number: int) -> None:
@@ -206,9 +206,7 @@ class SimKernel(Seam):
     def finish(self) -> None:
         """Do the rest of everything that was begun: a kernel ends it, whatever became of who asked for it."""
         with self._lock:
-            for number in sorted(self._begun):
-                while number in self._begun:
-                    self.step(number)
+            self._finish(*self._begun)
 
     # --- faults and the whole machine ------------------------------------------------------------------------------------------------
 

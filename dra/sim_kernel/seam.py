@@ -52,8 +52,8 @@ class Seam:
             bdf: sum(region.size_bytes for region in answer.regions if region.kind == "device") for bdf, answer in self._answers.items()
         }
         self._bus = pci.Bus(self._tree, self._uevents, known, memory)
-        self._begun: dict[int, Iterator[faults.Trouble]] = {}
-        """By number: changes between two of their steps."""
+        self._begun: dict[int, tuple[requests.Write | requests.Unplug, Iterator[faults.Trouble]]] = {}
+        """By number: changes between two of their steps, and the steps left."""
         self._last_begun = 0
         self._device_locks = collections.defaultdict[str, AbstractContextManager[object]](self._make_lock)
 
@@ -180,12 +180,14 @@ class Seam:
     def _act(self, change: requests.Write | requests.Unplug) -> None:
         """Do what may take several steps, each with the lock held; between them others act and listen."""
         with self._lock:
+            if (bdf := _locked(change)) is not None:
+                self._finish(*(number for number, (begun, _) in self._begun.items() if _locked(begun) == bdf))
             machine_now, steps, number = self._bus, self._steps(change), self._last_begun + 1
             trouble = next(steps, None)
             if trouble is None:
                 self._changed(change)
             else:
-                self._begun[number], self._last_begun = steps, number
+                self._begun[number], self._last_begun = (change, steps), number
                 self._changed(requests.Begin(number, change))
         while trouble is not None:
             self._suffer(trouble)
@@ -205,14 +207,24 @@ class Seam:
 
     def _advance(self, number: int) -> faults.Trouble | None:
         """The next step of what was begun; None when that was the last."""
-        steps = self._begun.pop(number)
+        change, steps = self._begun.pop(number)
         try:
             trouble = next(steps, None)
         finally:
             self._changed(requests.Step(number))
         if trouble is not None:
-            self._begun[number] = steps
+            self._begun[number] = change, steps
         return trouble
+
+    def _finish(self, *numbers: int) -> None:
+        """Do the rest of what was begun: a kernel ends it, whatever becomes of who asked for it. How it fails is told to who began it.
+
+        What holds the lock that this thread holds too was begun by another process, which the lock does not keep out: it goes first.
+        """
+        for number in numbers:
+            while number in self._begun:
+                with contextlib.suppress(OSError):
+                    self._advance(number)
 
     def _waiting(self, bdf: str | None) -> AbstractContextManager[object]:
         return contextlib.nullcontext() if bdf is None else self._device_lock(bdf)
@@ -249,3 +261,8 @@ class Seam:
         if not self.faults.paused:
             for recorder in self._recorders:
                 recorder(change)
+
+
+def _locked(change: requests.Write | requests.Unplug) -> str | None:
+    """Address of the function whose lock a change holds from its first step to its last."""
+    return attributes.locked(change.path, change.text) if isinstance(change, requests.Write) else change.bdf

@@ -33,7 +33,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
 
 class MachineLog:
     """The log, and as a context manager the lock of the machine in it: whoever holds it is alone among the threads of all processes and
-    has done what the others did. What keeps two acts on one function apart (its device lock) is each process's own."""
+    has done what the others did."""
 
     def __init__(self, directory: str) -> None:
         """

@@ -158,6 +158,22 @@ def test_vfs_are_made_to_the_end_although_a_successor_starts_in_the_middle(tmp_p
     assert nodes(old) == nodes(new) == nodes(start(tmp_path, machine=FLEX))
 
 
+def test_who_wants_a_card_that_another_process_is_at_comes_after_it(tmp_path: Path) -> None:
+    old, new = start(tmp_path, machine=FLEX), start(tmp_path, machine=FLEX)
+    there: list[str] = []
+
+    def take_away() -> None:
+        new.subscribe(lambda action, _subsystem, path, _properties: there.append(f"{action} {path.rpartition('/')[2]}"))
+        new.write(NUMVFS, "0")
+
+    old.hang("0000:4d:00.3", "vf", take_away)
+    old.write(NUMVFS, "5")
+    made, gone = ([f"{action} 0000:4d:00.{index}" for index in range(1, 6)] for action in ("bind", "unbind"))
+    assert [event for event in there if event in (*made, *gone)] == made + gone
+    assert old.read(NUMVFS) == new.read(NUMVFS) == "0\n"
+    assert nodes(old) == nodes(new) == nodes(start(tmp_path, machine=FLEX))
+
+
 def test_faults_of_one_process_are_not_met_by_what_another_did(tmp_path: Path) -> None:
     """They would have been met there."""
     old, (log, new) = start(tmp_path), logged(tmp_path)
