@@ -47,6 +47,7 @@ TESTED_ELSEWHERE = {
     "nursery_apps/node/offering.py": "tests/nursery_apps/node/test_publisher.py",
     "nursery_apps/node/parts.py": "tests/scenarios/test_node_stories.py",
     "nursery_apps/node/preparer.py": "tests/nursery_apps/node/test_desk.py",
+    "nursery_apps/node/reporter.py": "tests/scenarios/test_node_stories.py",
     "nursery_apps/rpc.py": "tests/contracts/test_grpc.py",
     "nursery_apps/seams.py": "tests/contracts/test_kube_api.py",
     "nursery_apps/tls.py": "tests/nursery_apps/edges/test_kube_api.py",

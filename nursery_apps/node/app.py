@@ -29,7 +29,7 @@ async def run(parts: Parts, *, stop: trio.Event, task_status: trio.TaskStatus[Ku
         ValueError: the sockets' paths are too long.
     """
     opened = await parts.run_blocking(parts.journal.open)
-    parts.tell_opened(opened)
+    parts.reporter.opened(opened)
     async with trio.open_nursery() as supporters:
         await supporters.start(parts.probes)
         await supporters.start(parts.journal.run)
@@ -47,7 +47,7 @@ async def run(parts: Parts, *, stop: trio.Event, task_status: trio.TaskStatus[Ku
                     await intake.start(parts.inventory.run)
                     await intake.start(parts.offering.run)
                     await intake.start(parts.publisher.run)
-                    parts.tell_recovered(await parts.reconciler.recover())
+                    parts.reporter.recovered(await parts.reconciler.recover())
                     await intake.start(parts.reconciler.run)
                     sockets = await parts.sockets()
                     await intake.start(partial(_serve, parts, sockets))

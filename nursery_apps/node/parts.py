@@ -1,4 +1,4 @@
-"""The node plugin's parts, each made once and told of the others; and what is said of them to people: readiness, metrics, Events, log.
+"""The node plugin's parts, each made once and told of the others; and what of them is said to probes.
 
 `__main__` brings the edges, `app` runs the tasks.
 """
@@ -10,31 +10,29 @@ from collections.abc import Callable
 
 import trio
 
-from dra import journal, kubelet_sockets, semver, settings_plan
-from dra.errors import DriverError
+from dra import kubelet_sockets, semver, settings_plan
 from dra.kernel_tree import KernelTree
-from dra.kube.claims import Consumer
-from dra.kube.events import Regarding, Weight
+from dra.kube.events import Weight
 from dra.kubelet_sockets import KubeletSockets
-from dra.names import DRIVER_NAME, Bdf, BootId, ClaimUid, NodeName, PoolName
+from dra.names import DRIVER_NAME, BootId, NodeName, PoolName
 from dra.settings import NodePluginConfiguration, seconds
 from nursery_apps import log as log_lines
 from nursery_apps.latest import Latest
 from nursery_apps.metrics import Metrics
 from nursery_apps.node.announcer import Announcer
 from nursery_apps.node.cards import Cards
-from nursery_apps.node.claim_desk import ClaimRef
 from nursery_apps.node.claim_files import ClaimFiles
 from nursery_apps.node.claim_reader import ClaimReader
-from nursery_apps.node.desk import Desk, Verb
+from nursery_apps.node.desk import Desk
 from nursery_apps.node.inventory import InventoryKeeper
-from nursery_apps.node.journal_writer import Journal, Opened
+from nursery_apps.node.journal_writer import Journal
 from nursery_apps.node.offering import Offering
 from nursery_apps.node.own_node import OwnNodeKeeper
 from nursery_apps.node.preparer import Preparer
 from nursery_apps.node.publisher import Publisher
-from nursery_apps.node.reconciler import Reconciler, Recovered
+from nursery_apps.node.reconciler import Reconciler
 from nursery_apps.node.registration import DirectoryWatch, Registration, Standing
+from nursery_apps.node.reporter import Reporter
 from nursery_apps.node.served_api import ServedApiKeeper
 from nursery_apps.probes import Probes
 from nursery_apps.reload import Reloader, Result, SettingsSource
@@ -45,8 +43,6 @@ log = logging.getLogger(__name__)
 
 ROLLING_SINCE = (1, 33)
 """Kubelets from this release on keep several instances of one driver; earlier ones refuse or confuse the second."""
-PODS_TOLD = 4
-"""Of a claim that many pods share; the claim's own Event has the same text."""
 NODE_PATIENCE_SECONDS = 3.0
 """How long the start waits to learn the kubelet's release, which only matters for the sockets' names in a rolling update."""
 
@@ -89,6 +85,7 @@ class Parts:
         pool = PoolName(node)
 
         self.announcer = Announcer(kube, component=f"{DRIVER_NAME}/node-plugin", node=node, clock=clock)
+        self.reporter = Reporter(node, self.announcer, self.metrics)
         self.journal = Journal(state, boot_id, run_blocking=run_blocking, on_commit=self.metrics.commit)
         self.inventory = InventoryKeeper(
             tree,
@@ -96,7 +93,7 @@ class Parts:
             call=kernel_call,
             rescan_seconds=self._rescan_seconds,
             on_scan=self.metrics.scan,
-            on_wedged=self._tell_wedged,
+            on_wedged=self.reporter.wedged,
         )
         self.served = ServedApiKeeper(kube, random)
         self.own_node = OwnNodeKeeper(kube, node, random)
@@ -110,10 +107,12 @@ class Parts:
             node=self.own_node.node,
             boot_id=boot_id,
             on_step=self.metrics.card_step,
-            on_fault=self._tell_card_fault,
-            on_plan=self._tell_layout,
+            on_fault=self.reporter.card_fault,
+            on_plan=self.reporter.layout,
         )
-        self.offering = Offering(node, self.cards.sight, self.journal.ledger, self._publish, self._sharing, on_tainted=self._tell_tainted)
+        self.offering = Offering(
+            node, self.cards.sight, self.journal.ledger, self._publish, self._sharing, on_tainted=self.reporter.tainted
+        )
         self.reader = ClaimReader(kube, self.served.claims, random)
         self.publisher = Publisher(
             kube,
@@ -123,7 +122,7 @@ class Parts:
             desired=self.offering.desired,
             random=random,
             on_not_served=self.served.poke,
-            on_finding=lambda reason, text: self._tell_finding(reason, None, text),
+            on_finding=lambda reason, text: self.reporter.finding(reason, None, text),
         )
         preparer = Preparer(
             journal=self.journal,
@@ -139,7 +138,7 @@ class Parts:
             on_step=self.metrics.step,
             on_blocked=lambda uid: self.reconciler.suspect(uid),  # noqa: PLW0108  made below
         )
-        self.desk = Desk(preparer, on_outcome=self._tell_outcome)
+        self.desk = Desk(preparer, on_outcome=self.reporter.outcome)
         self.reconciler = Reconciler(
             journal=self.journal,
             desk=self.desk,
@@ -152,7 +151,7 @@ class Parts:
             boot_id=boot_id,
             period_seconds=self._reconcile_seconds,
             run_blocking=run_blocking,
-            on_finding=self._tell_finding,
+            on_finding=self.reporter.finding,
         )
         self.reloader = Reloader(
             settings,
@@ -226,7 +225,7 @@ class Parts:
             offer = await self.served.offer.wait_newer(seen)
             seen = self.served.offer.version
             if offer.why is not None and offer.server_version:
-                self._announce(Weight.WARNING, "DRANotServed", offer.why)
+                self.reporter.node_event(Weight.WARNING, "DRANotServed", offer.why)
 
     async def _tell_registration(self) -> None:
         seen = -1
@@ -234,29 +233,9 @@ class Parts:
             now = await self.registration.wait_newer(seen)
             seen = self.registration.version
             if now.standing is Standing.REFUSED:
-                self._announce(Weight.WARNING, "RegistrationRefused", f"the kubelet refuses the driver: {now.error}")
+                self.reporter.node_event(Weight.WARNING, "RegistrationRefused", f"the kubelet refuses the driver: {now.error}")
 
-    # --- what the parts report -------------------------------------------------------------------------------------------------------
-
-    def tell_opened(self, opened: Opened) -> None:
-        """The journal was read."""
-        log.info("journal: %d claims", opened.claims)
-        if opened.torn_bytes:
-            log.info("journal: dropped %d bytes of a write that was cut short", opened.torn_bytes)
-        if opened.illegible:
-            log.error("journal: %d lines are illegible; they were set aside in %s", opened.illegible, journal.PARKED)
-        for parked in opened.parked:
-            text = f"a record of the journal cannot be believed ({parked.why}), claim {parked.uid or 'unknown'}: its devices are kept back"
-            log.error("%s: %s", text, ", ".join(parked.devices) or "none named")
-            self._tell_finding("RecordParked", parked.uid, text)
-
-    def tell_recovered(self, recovered: Recovered) -> None:
-        log.info(
-            "recovered: %d claims, %d orphaned CDI files removed, %d claims taken over",
-            recovered.claims,
-            recovered.orphan_files,
-            recovered.taken_over,
-        )
+    # --- what is so now --------------------------------------------------------------------------------------------------------------
 
     def _apply(self, result: Result) -> None:
         now = self.reloader.settings.value
@@ -268,46 +247,7 @@ class Parts:
         log_lines.set_level(now.logging.level)
         self.metrics.reload(result.outcome)
         weight = Weight.WARNING if result.outcome in ("invalid", "refused") else Weight.NORMAL
-        self._announce(weight, f"Settings{result.outcome.capitalize()}", "; ".join(result.lines))
-
-    def _tell_outcome(self, verb: Verb, ref: ClaimRef, error: DriverError | None, took: float, consumers: tuple[Consumer, ...]) -> None:
-        self.metrics.operation(verb, error, took)
-        with log_lines.about_claim(ref.uid):
-            if error is not None:
-                log.warning("%s of %s/%s failed after %.3f s: %s", verb, ref.namespace, ref.name, took, error)
-                if verb is not Verb.SETTLE:
-                    concerned = [Regarding("ResourceClaim", ref.name, ref.namespace, ref.uid, "resource.k8s.io/v1")]
-                    pods = [consumer for consumer in consumers if consumer.resource == "pods"]
-                    concerned += [Regarding("Pod", pod.name, ref.namespace, pod.uid) for pod in pods[:PODS_TOLD]]
-                    for about in concerned:
-                        self.announcer.announce(about, Weight.WARNING, f"{verb.capitalize()}Failed", str(error))
-            elif verb is not Verb.SETTLE:
-                log.info("%s of %s/%s done in %.1f ms", verb, ref.namespace, ref.name, 1000 * took)
-
-    def _tell_finding(self, reason: str, claim: ClaimUid | None, text: str) -> None:
-        self.metrics.finding(reason)
-        self._announce(Weight.WARNING, reason, text if claim is None or claim in text else f"claim {claim}: {text}")
-
-    def _tell_wedged(self, bdf: Bdf, how: str) -> None:
-        self.metrics.wedged()
-        self._announce(Weight.WARNING, "GPUWedged", f"GPU {bdf} is wedged ({how}): withdrawn until its driver is bound again")
-
-    def _tell_card_fault(self, bdf: Bdf, fault: DriverError) -> None:
-        text = str(fault) if bdf in str(fault) else f"{bdf}: {fault}"
-        log.error("%s", text)
-        self._tell_finding(fault.reason, None, text)
-
-    def _tell_layout(self, sentence: str, at_fault: bool) -> None:
-        log.log(logging.WARNING if at_fault else logging.INFO, "layout: %s", sentence)
-        self._announce(Weight.WARNING if at_fault else Weight.NORMAL, "LayoutImpossible" if at_fault else "LayoutPlanned", sentence)
-
-    def _tell_tainted(self, sentence: str) -> None:
-        log.warning("%s", sentence)
-        self._announce(Weight.WARNING, "GPUTainted", sentence)
-
-    def _announce(self, weight: Weight, reason: str, text: str) -> None:
-        # `kubectl describe node` looks for Events under the Node's name as UID.
-        self.announcer.announce(Regarding("Node", self._node, uid=self._node), weight, reason, text)
+        self.reporter.node_event(weight, f"Settings{result.outcome.capitalize()}", "; ".join(result.lines))
 
     def _why_not_registered(self) -> str | None:
         now = self.registration.value
