@@ -44,6 +44,7 @@ TESTED_ELSEWHERE = {
     "nursery_apps/node/card_owner.py": "tests/nursery_apps/node/test_cards.py",
     "nursery_apps/node/claim_desk.py": "tests/nursery_apps/node/test_desk.py",
     "nursery_apps/node/claim_reader.py": "tests/scenarios/test_known_bugs.py",
+    "nursery_apps/node/kept_features.py": "tests/nursery_apps/node/test_publisher.py",
     "nursery_apps/node/offering.py": "tests/nursery_apps/node/test_publisher.py",
     "nursery_apps/node/parts.py": "tests/scenarios/test_node_stories.py",
     "nursery_apps/node/preparer.py": "tests/nursery_apps/node/test_desk.py",

@@ -12,20 +12,19 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from dra import backoff, slice_contents, slice_features, slice_plan, slices
+from dra import backoff, slice_contents, slice_features, slice_plan
 from dra.kube.node import owner_of
 from dra.names import DRIVER_NAME, DeviceName, NodeName
-from dra.pool import Pool
 from dra.slice_contents import DroppedField
-from dra.slice_features import Feature
 from dra.slice_limits import Dropped
 from dra.slice_plan import Create, Delete, Replace, Write
 from dra.slices import Desired, SliceApi
 from nursery_apps.latest import Latest
 from nursery_apps.mirror import Mirror
+from nursery_apps.node.kept_features import PROBE_AGAIN_SECONDS, KeptFeatures
 from nursery_apps.node.own_node import OwnNode
 from nursery_apps.node.served_api import Offer
-from nursery_apps.seams import ApiError, Forbidden, Invalid, KubeApi, NotFound, Resource
+from nursery_apps.seams import ApiError, KubeApi, NotFound, Resource
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +38,6 @@ FIGHT_AT_MOST_SECONDS: Final = 30.0
 and still within this time."""
 FIRST_RETRY_SECONDS: Final = 0.5
 RETRY_AT_MOST_SECONDS: Final = 30.0
-PROBE_AGAIN_SECONDS: Final = 3600.0
-"""A server that drops taints, counters or shares is asked again after so long: feature gates are switched without a new version."""
 
 Slice = dict[str, Any]
 
@@ -128,8 +125,7 @@ class _Session:
         self._mirror: Mirror[Slice] = Mirror(
             publisher._kube, what, field_selector=selector, random=publisher._random, on_not_served=publisher._on_not_served
         )
-        self._keeps: dict[str, bool] = {}
-        self._asked_at: dict[str, float] = {}
+        self._features = KeptFeatures(publisher._kube, what, api, on_missed=self._find)
         self._adopted: dict[bytes, bytes] = {}
         self._in_doubt = False
         self._said: set[str] = set()
@@ -183,11 +179,10 @@ class _Session:
         if self._in_doubt:
             await self._mirror.refresh()
             self._in_doubt = False
-        for feature in slice_features.ALL:
-            await self._probe(feature, desired.pool)
+        await self._features.ask(desired.pool)
         wrote, settled = False, False
         while not settled:
-            pool = self._publishable(desired.pool)
+            pool = self._features.publishable(desired.pool)
             owner = owner_of(self._of._node_name, node.uid)
             writes = slice_plan.plan(list(self._mirror.objects.values()), pool, self._api, owner=owner, adopted=self._adopted)
             # What was dropped makes a sick device stand there as sound, or a card and its VFs as free: it is replaced in the same breath.
@@ -195,13 +190,6 @@ class _Session:
             wrote = wrote or bool(writes)
         self._report(desired)
         return wrote
-
-    def _publishable(self, pool: Pool) -> Pool:
-        """Without what the server was seen to drop."""
-        for feature in slice_features.ALL:
-            if not self._keeps.get(feature.gate, True):
-                pool = feature.without(pool)
-        return pool
 
     async def _make_all(self, writes: list[Write]) -> bool:
         """Make them in order. False after the first of which the server dropped something that matters: the rest would only repeat it."""
@@ -231,7 +219,7 @@ class _Session:
         dropped = slice_contents.dropped_fields(sent, stored)
         if missed := [feature for feature in slice_features.ALL if feature.missed(dropped)]:
             for feature in missed:
-                self._do_without(feature, f"the API server does not keep {feature.what} ({feature.gate} is off)")
+                self._features.do_without(feature, f"the API server does not keep {feature.what} ({feature.gate} is off)")
             return False
         if dropped:
             what = sorted({one.field for one in dropped})
@@ -242,37 +230,6 @@ class _Session:
             # What the server makes of it is how it is: sending the same again would go on for ever.
             self._adopted[wanted] = kept
         return True
-
-    async def _probe(self, feature: Feature, pool: Pool) -> None:
-        """Before something is sent that matters: would the server keep it? A dry run stores nothing, so nothing overlaps or shows up as
-        sound meanwhile."""
-        sample = feature.sample(pool)
-        since = trio.current_time() - self._asked_at.get(feature.gate, -PROBE_AGAIN_SECONDS)
-        if sample is None or self._keeps.get(feature.gate, False) or since < PROBE_AGAIN_SECONDS:
-            return
-        if not feature.known(self._api):
-            self._do_without(feature, f"this Kubernetes is too old for {feature.what} ({feature.gate})")
-            return
-        try:
-            for body in slices.render(sample, self._api, generation=1, owner=None):
-                stored = await self._kube.create(self._what, body, dry_run=True)
-                if feature.missed(slice_contents.dropped_fields(body, stored)):
-                    self._do_without(feature, f"the API server does not keep {feature.what} ({feature.gate} is off)")
-                    return
-            self._keeps[feature.gate] = True
-        except (Invalid, Forbidden) as error:
-            if feature.trusted:
-                log.info("cannot ask for %s by a dry run, reading them back instead: %s", feature.what, error)
-                self._asked_at[feature.gate] = trio.current_time()
-                self._keeps.pop(feature.gate, None)
-            else:
-                self._do_without(feature, f"no dry run can tell whether the API server keeps {feature.what}: {error}")
-
-    def _do_without(self, feature: Feature, why: str) -> None:
-        """Until it is time to ask again."""
-        self._keeps[feature.gate] = False
-        self._asked_at[feature.gate] = trio.current_time()
-        self._find(feature.reason, f"{why}: {feature.then}")
 
     def _report(self, desired: Desired) -> None:
         stored = list(self._mirror.objects.values())
