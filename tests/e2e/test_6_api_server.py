@@ -42,6 +42,19 @@ def counted(api: Api, installed: Driver) -> Callable[[], float]:
     return count
 
 
+@pytest.fixture(scope="module")
+def whole(installed: Driver) -> set[str]:
+    """Every GPU of the machine."""
+    return set(installed.wait_devices(bool, "GPUs offered", seconds=KUBELET_COMES_BACK))
+
+
+@pytest.fixture
+def offered(driver: Driver, whole: set[str]) -> set[str]:
+    """All GPUs, once they are offered: a kubelet that the test before started anew may just have wiped the slices."""
+    driver.wait_devices(lambda devices: devices.keys() == whole, "all GPUs offered", seconds=KUBELET_COMES_BACK)
+    return whole
+
+
 def _schema(api: Api, name: str, level: str, *, precedence: int) -> None:
     """The driver's requests, in a class of their own."""
     everything = {
@@ -77,8 +90,7 @@ def healthy(driver: Driver, ns: Namespace, offered: set[str]) -> None:
     assert ns.ended("afterwards", seconds=seconds) == "Succeeded"
 
 
-def test_killed(driver: Driver, node: OwnNode, faults: Faults, ns: Namespace, counted: Callable[[], float]) -> None:
-    offered = set(driver.devices())
+def test_killed(driver: Driver, offered: set[str], node: OwnNode, faults: Faults, ns: Namespace, counted: Callable[[], float]) -> None:
     ns.template("gpu")
     ns.pod("p", template="gpu", command=OPEN)
     ns.ready("p")
@@ -95,8 +107,10 @@ def test_killed(driver: Driver, node: OwnNode, faults: Faults, ns: Namespace, co
     assert 0 < counted() < MOST_REQUESTS
 
 
-def test_frozen_for_a_minute(driver: Driver, node: OwnNode, faults: Faults, ns: Namespace, counted: Callable[[], float]) -> None:
-    offered, before = set(driver.devices()), counted()
+def test_frozen_for_a_minute(
+    driver: Driver, offered: set[str], node: OwnNode, faults: Faults, ns: Namespace, counted: Callable[[], float]
+) -> None:
+    before = counted()
     ns.template("gpu")
     faults.freeze(components.API_SERVER)
     try:
@@ -112,9 +126,9 @@ def test_frozen_for_a_minute(driver: Driver, node: OwnNode, faults: Faults, ns: 
 
 
 def test_connections_cut_and_a_slice_wiped(
-    driver: Driver, node: OwnNode, faults: Faults, ns: Namespace, counted: Callable[[], float]
+    driver: Driver, offered: set[str], node: OwnNode, faults: Faults, ns: Namespace, counted: Callable[[], float]
 ) -> None:
-    offered, before, said = set(driver.devices()), counted(), len(driver.log())
+    before, said = counted(), len(driver.log())
     ns.template("gpu")
     faults.cut()
     try:
@@ -127,8 +141,7 @@ def test_connections_cut_and_a_slice_wiped(
     assert counted() - before < MOST_REQUESTS
 
 
-def test_its_data_goes_back_in_time(driver: Driver, node: OwnNode, faults: Faults, ns: Namespace) -> None:
-    offered = set(driver.devices())
+def test_its_data_goes_back_in_time(driver: Driver, offered: set[str], node: OwnNode, faults: Faults, ns: Namespace) -> None:
     ns.template("gpu")
     ns.pod("old", template="gpu", command=OPEN, restart="Always")
     ns.ready("old")
@@ -148,8 +161,9 @@ def test_its_data_goes_back_in_time(driver: Driver, node: OwnNode, faults: Fault
     driver.nothing_prepared()
 
 
-def test_every_token_is_void(driver: Driver, node: OwnNode, faults: Faults, ns: Namespace, counted: Callable[[], float]) -> None:
-    offered = set(driver.devices())
+def test_every_token_is_void(
+    driver: Driver, offered: set[str], node: OwnNode, faults: Faults, ns: Namespace, counted: Callable[[], float]
+) -> None:
     ns.template("gpu")
     faults.renew_tokens()
     healthy(driver, ns, offered)
@@ -157,8 +171,10 @@ def test_every_token_is_void(driver: Driver, node: OwnNode, faults: Faults, ns: 
     assert 0 < counted() < MOST_REQUESTS
 
 
-def test_every_request_is_refused_for_a_while(driver: Driver, node: OwnNode, ns: Namespace, counted: Callable[[], float]) -> None:
-    offered, before = set(driver.devices()), counted()
+def test_every_request_is_refused_for_a_while(
+    driver: Driver, offered: set[str], node: OwnNode, ns: Namespace, counted: Callable[[], float]
+) -> None:
+    before = counted()
     ns.template("gpu")
     with refusing(driver.api):
         node.machine("unplug", "0000:dd:00.0")
