@@ -17,6 +17,7 @@ from typing import Final, Self
 
 import msgspec
 
+from dra.settings import SettingsInvalid
 from dra.sim_kernel import control, requests
 from dra.sim_kernel.kernel import SimKernel
 
@@ -62,7 +63,8 @@ class MachineLog:
         Blocking: for use before the event loop has anything to do, or in a thread.
 
         Raises:
-            ValueError: the document is malformed, or the log does not fit it any more (the message says what to do).
+            ValueError: the document is malformed.
+            SettingsInvalid: the log does not fit it any more; the message says what to do.
             OSError: the log cannot be read or written.
         """
         kernel = SimKernel.load(document, name, sleep=sleep, lock=self, looking=self._threads, make_lock=threading.RLock)
@@ -77,7 +79,11 @@ class MachineLog:
 
     def look(self) -> None:
         """Do what other processes did to the machine, so that it is seen and its events are heard here too; to be called when `path` was
-        written to. Reads do not do it: a system call for each would cost more than they do."""
+        written to. Reads do not do it: a system call for each would cost more than they do.
+
+        Raises:
+            SettingsInvalid: what was written cannot be done; entering the lock raises the same.
+        """
         if self._behind():  # most changes are this process's own
             with self:
                 pass
@@ -85,16 +91,18 @@ class MachineLog:
     # --- the lock --------------------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
+        # No deadline: it is held for one step of the machine. A process that is stopped with it in hand stops the others, as a processor
+        # that holds a spinlock does.
         self._threads.acquire()
-        if self._depth == 0:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
         self._depth += 1
-        if self._depth == 1 and self._kernel is not None and self._behind():
-            try:
-                self._catch_up()
-            except BaseException:
-                self.__exit__()
-                raise
+        try:
+            if self._depth == 1:
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+                if self._kernel is not None and self._behind():
+                    self._catch_up()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,7 +142,7 @@ class MachineLog:
         try:
             return msgspec.json.decode(line, type=_Header)
         except msgspec.MsgspecError as error:
-            raise ValueError(f"{self.path}:1: not the log of a simulated machine ({error}); remove the file") from error
+            raise SettingsInvalid(f"{self.path}:1: not the log of a simulated machine ({error}); remove the file") from error
 
     def _behind(self) -> bool:
         return os.fstat(self._file).st_size != self._done_bytes
@@ -152,7 +160,9 @@ class MachineLog:
                     control.perform(self._kernel, requests.parse(msgspec.json.decode(line)), gate=lambda _path, _operation: lambda: None)
                 except (ValueError, OSError) as error:
                     where = f"{self.path}:{self._done_lines}"
-                    raise ValueError(f"{where}: the machine cannot be brought back to where it was ({error}); remove the file") from error
+                    raise SettingsInvalid(
+                        f"{where}: the machine cannot be brought back to where it was ({error}); remove the file"
+                    ) from error
 
     def _append(self, change: requests.Change) -> None:
         # Not synced: the log has to survive this process, and a power cut ends the simulated boot as well.

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from dra import discovery
+from dra.settings import SettingsInvalid
 from dra.sim_kernel.kernel import SimKernel
 from nursery_apps.edges.file_watch import InotifyWatch
 from nursery_apps.edges.machine_log import LOG_NAME, MachineLog
@@ -87,10 +88,10 @@ def test_a_log_that_does_not_fit_says_what_to_do(tmp_path: Path) -> None:
     log = tmp_path / LOG_NAME
     with log.open("a") as file:
         file.write('{"op":"unplug","bdf":"0000:ff:00.0"}\n')
-    with pytest.raises(ValueError, match=r"simulated-machine.log:2: .* remove the file"):
+    with pytest.raises(SettingsInvalid, match=r"simulated-machine.log:2: .* remove the file"):
         start(tmp_path)
     log.write_text("x\n")
-    with pytest.raises(ValueError, match=r"simulated-machine.log:1: .* remove the file"):
+    with pytest.raises(SettingsInvalid, match=r"simulated-machine.log:1: .* remove the file"):
         start(tmp_path)
 
 
@@ -189,6 +190,16 @@ def test_who_dies_in_the_writing_does_not_hold_up_the_others(tmp_path: Path) -> 
         file.write('{"op":"unplug","bd')
     kernel.unplug(GPU)
     assert start(tmp_path).state() == kernel.state()
+
+
+def test_nonsense_from_another_process_is_said_and_keeps_nobody_out(tmp_path: Path) -> None:
+    log, kernel = logged(tmp_path)
+    with log.path.open("a") as file:
+        file.write("nonsense\n")
+    with pytest.raises(SettingsInvalid, match=r"log:2: .* remove the file"):
+        log.look()
+    with ThreadPoolExecutor(1) as threads:  # the lock is free
+        threads.submit(kernel.exists, "sys").result(5)
 
 
 def test_those_that_start_at_once_start_one_machine(tmp_path: Path) -> None:
