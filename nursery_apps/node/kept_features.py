@@ -41,6 +41,12 @@ class KeptFeatures:
         for feature in slice_features.ALL:
             await self._ask(feature, pool)
 
+    def do_without(self, feature: Feature, why: str) -> None:
+        """Until it is time to ask again."""
+        self._keeps[feature.gate] = False
+        self._asked_at[feature.gate] = trio.current_time()
+        self._on_missed(feature.reason, f"{why}: {feature.then}")
+
     async def _ask(self, feature: Feature, pool: Pool) -> None:
         sample = feature.sample(pool)
         since = trio.current_time() - self._asked_at.get(feature.gate, -PROBE_AGAIN_SECONDS)
@@ -63,9 +69,3 @@ class KeptFeatures:
                 self._keeps.pop(feature.gate, None)
             else:
                 self.do_without(feature, f"no dry run can tell whether the API server keeps {feature.what}: {error}")
-
-    def do_without(self, feature: Feature, why: str) -> None:
-        """Until it is time to ask again."""
-        self._keeps[feature.gate] = False
-        self._asked_at[feature.gate] = trio.current_time()
-        self._on_missed(feature.reason, f"{why}: {feature.then}")
