@@ -11,31 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dra import cdi, claim_metadata
-from dra.devices import DeviceNode, Gpu
+from dra.devices import Gpu
 from dra.kube.claims import ResourceClaim
 from dra.kube.meta import ObjectMeta
-from dra.names import Bdf, ClaimUid, PoolName
-from dra.records import Grant, Record
+from dra.names import Bdf
+from tests.fakes.lent_gpu import LENT, UID, grant, record
 
-UID = ClaimUid("0a1b2c3d-0000-0000-0000-000000000001")
-ONE = Gpu(
-    bdf=Bdf("0000:18:00.0"),
-    device="0xe211",
-    driver="vfio-pci",
-    driver_version="6.17.8-amd64",
-    vfio_nodes=(DeviceNode("/dev/vfio/6", 510, 0, 0o600, 0),),
-)
 TWO = Gpu(bdf=Bdf("0000:3a:00.0"), device="0xe211", driver="xe")
-GPUS = {gpu.name: gpu for gpu in (ONE, TWO)}
-
-
-def grant(gpu: Gpu, *requests: str, driver: str = "") -> Grant:
-    name = cdi.qualified(cdi.device_of(UID, gpu.name, driver=driver))
-    return Grant(requests=requests, pool=PoolName("node1"), device=gpu.name, bdf=gpu.bdf, driver=driver, cdi_ids=(name,))
-
-
-def record(*grants: Grant, name: str = "vm", namespace: str = "default", **fields: Any) -> Record:
-    return Record(uid=UID, namespace=namespace, name=name, grants=grants or (grant(ONE, "gpu", driver="vfio-pci"),), **fields)
+GPUS = {gpu.name: gpu for gpu in (LENT, TWO)}
 
 
 def objects(data: bytes) -> list[dict[str, Any]]:
@@ -64,7 +47,7 @@ def test_the_content_in_every_version_newest_first() -> None:
     }
     [device] = request["devices"]
     attributes = device.pop("attributes")
-    assert (request["name"], device) == ("gpu", {"driver": "gpu.intel.com", "pool": "node1", "name": ONE.name})
+    assert (request["name"], device) == ("gpu", {"driver": "gpu.intel.com", "pool": "node1", "name": LENT.name})
     assert attributes["resource.kubernetes.io/pciBusID"] == {"string": "0000:18:00.0"}
     assert attributes["integrated"] == {"bool": False}
     assert attributes["tiles"] == {"int": 1}
@@ -73,26 +56,26 @@ def test_the_content_in_every_version_newest_first() -> None:
 
 
 def test_a_request_lists_all_its_devices_and_a_gpu_that_is_gone_keeps_its_address() -> None:
-    both = record(grant(ONE, "a", "b"), grant(TWO, "b"))
+    both = record(grant(LENT, "a", "b"), grant(TWO, "b"))
     found = {file.request: objects(file.data)[0]["requests"][0]["devices"] for file in claim_metadata.files(both, {TWO.name: TWO})}
     assert {request: [device["name"] for device in devices] for request, devices in found.items()} == {
-        "a": [ONE.name],
-        "b": [ONE.name, TWO.name],
+        "a": [LENT.name],
+        "b": [LENT.name, TWO.name],
     }
     assert found["a"][0]["attributes"] == {"resource.kubernetes.io/pciBusID": {"string": "0000:18:00.0"}}
 
 
 def test_the_profile_of_a_vf_is_told_as_in_the_slice() -> None:
-    [file] = claim_metadata.files(record(), GPUS, profiles={ONE.name: "b60_m1"})
+    [file] = claim_metadata.files(record(), GPUS, profiles={LENT.name: "b60_m1"})
     assert objects(file.data)[0]["requests"][0]["devices"][0]["attributes"]["profile"] == {"string": "b60_m1"}
 
 
 def test_a_container_with_the_request_sees_the_file_and_cannot_change_it() -> None:
-    claim = record(grant(ONE, "vm", driver="vfio-pci"), grant(TWO, "other"))
+    claim = record(grant(LENT, "vm", driver="vfio-pci"), grant(TWO, "other"))
     [file] = [file for file in claim_metadata.files(claim, GPUS) if file.request == "vm"]
     mounts = claim_metadata.mounts(claim_metadata.files(claim, GPUS), "/var/lib/kubelet/plugins/gpu.intel.com/dra-device-metadata")
     [device] = json.loads(cdi.render(claim, GPUS, mounts=mounts) or b"")["devices"]
-    assert device["name"] == f"{UID}-{ONE.name}-vfio-pci"
+    assert device["name"] == f"{UID}-{LENT.name}-vfio-pci"
     assert device["containerEdits"]["mounts"] == [
         {
             "hostPath": f"/var/lib/kubelet/plugins/gpu.intel.com/dra-device-metadata/{file.name}",
@@ -103,20 +86,20 @@ def test_a_container_with_the_request_sees_the_file_and_cannot_change_it() -> No
 
 
 def test_a_claim_of_another_driver_has_no_files_of_ours() -> None:
-    assert claim_metadata.files(record(grant(ONE), name="", namespace="", origin="intel:unversioned"), GPUS) == ()
+    assert claim_metadata.files(record(grant(LENT), name="", namespace="", origin="intel:unversioned"), GPUS) == ()
 
 
 @pytest.mark.parametrize("name", ["..", "../../etc", "a/b", "/", "", ".", "A", "a..b", "-a", "a\n", "a_b", "ä", "a,ro=false"])
 def test_what_is_no_name_enters_no_path(name: str) -> None:
     assert claim_metadata.files(record(name=name), GPUS) == ()
     assert claim_metadata.files(record(namespace=name), GPUS) == ()
-    assert claim_metadata.files(record(grant(ONE, name)), GPUS) == ()
+    assert claim_metadata.files(record(grant(LENT, name)), GPUS) == ()
     assert pod_claim({claim_metadata.POD_CLAIM_ANNOTATION: name}) == ""
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
 def test_no_text_leads_out_of_the_directory(namespace: str, name: str, request: str) -> None:
-    for file in claim_metadata.files(record(grant(ONE, request), namespace=namespace, name=name), GPUS):
+    for file in claim_metadata.files(record(grant(LENT, request), namespace=namespace, name=name), GPUS):
         assert file.name == f"{UID}_{request}.json" and "/" not in file.name
         assert file.container_path.split("/")[-3:-1] == [name, request]
 
@@ -131,6 +114,6 @@ def test_a_claim_from_a_template_knows_what_its_pod_calls_it() -> None:
 
 
 def test_what_did_not_change_is_the_same_bytes() -> None:
-    moved = {**GPUS, ONE.name: msgspec.structs.replace(ONE, numa=1)}
+    moved = {**GPUS, LENT.name: msgspec.structs.replace(LENT, numa=1)}
     assert claim_metadata.files(record(), GPUS) == claim_metadata.files(record(), dict(GPUS))
     assert claim_metadata.files(record(), GPUS) != claim_metadata.files(record(), moved)

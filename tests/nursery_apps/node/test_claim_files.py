@@ -11,32 +11,18 @@ import pytest
 
 from dra import cdi, preparation
 from dra.claims import Stage
-from dra.devices import DeviceNode, Gpu
+from dra.devices import DeviceNode
 from dra.errors import HardwareFault
-from dra.names import Bdf, ClaimUid, PoolName
-from dra.records import Grant, Record
+from dra.names import ClaimUid
+from dra.records import Record
 from nursery_apps.node.claim_files import ClaimFiles
+from tests.fakes.lent_gpu import LENT, UID, grant, record
 from tests.fakes.state_dir import MemoryStateDir, Power, PowerCut
 
-UID, OTHER = ClaimUid("0a1b2c3d-0000-0000-0000-000000000001"), ClaimUid("0a1b2c3d-0000-0000-0000-000000000002")
-GPU = Gpu(
-    bdf=Bdf("0000:18:00.0"),
-    device="0xe211",
-    driver="vfio-pci",
-    driver_version="6.17.8-amd64",
-    vfio_nodes=(DeviceNode("/dev/vfio/6", 510, 0, 0o600, 0),),
-    card=1,
-    render=129,
-)
-GPUS = {GPU.name: GPU}
+OTHER = ClaimUid("0a1b2c3d-0000-0000-0000-000000000002")
+GPUS = {LENT.name: LENT}
 CDI = cdi.file_name(UID)
 METADATA = f"{UID}_gpu.json"
-
-
-def record(*, driver: str = "vfio-pci", stage: Stage = Stage.GRANTED, uid: ClaimUid = UID) -> Record:
-    name = cdi.qualified(cdi.device_of(uid, GPU.name, driver=driver))
-    grant = Grant(requests=("gpu",), pool=PoolName("node1"), device=GPU.name, bdf=GPU.bdf, driver=driver, cdi_ids=(name,))
-    return Record(uid=uid, namespace="default", name="vm", grants=(grant,), stage=stage)
 
 
 class Disk:
@@ -66,8 +52,8 @@ def test_a_virtual_machines_claim_has_a_file_that_its_cdi_file_mounts(disk: Disk
 
 
 def test_a_containers_claim_has_no_metadata(disk: Disk) -> None:
-    drawing = msgspec.structs.replace(GPU, driver="xe", render_node=DeviceNode("/dev/dri/renderD129", 226, 129, 0o660, 105))
-    assert disk.files.settle(UID, record(driver=""), {GPU.name: drawing}, {})[1] is None
+    drawing = msgspec.structs.replace(LENT, driver="xe", render_node=DeviceNode("/dev/dri/renderD129", 226, 129, 0o660, 105))
+    assert disk.files.settle(UID, record(grant(LENT, "gpu")), {LENT.name: drawing}, {})[1] is None
     assert disk.mounted() == [] and not disk.metadata.files
 
 
