@@ -82,16 +82,16 @@ def xe_regions(data: bytes) -> tuple[MemoryRegion, ...]:
     Raises:
         ValueError: fewer bytes than it says.
     """
-    return _regions(data, _XE_HEADER, _XE_REGION)
+    return _regions(data, _XE_HEADER, _XE_REGION, told_used=True)
 
 
-def _regions(data: bytes, header: struct.Struct, region: struct.Struct) -> tuple[MemoryRegion, ...]:
+def _regions(data: bytes, header: struct.Struct, region: struct.Struct, *, told_used: bool = False) -> tuple[MemoryRegion, ...]:
     """Both drivers number class 0 system and class 1 device memory, and have class, instance, a word and the size in front."""
     if len(data) < header.size or len(data) < header.size + header.unpack_from(data)[0] * region.size:
         raise ValueError(f"the memory query answered {len(data)} bytes, too few for the regions it counts")
     found = []
     for index in range(header.unpack_from(data)[0]):
-        kind, instance, _, size_bytes, *_ = region.unpack_from(data, header.size + index * region.size)
+        kind, instance, _, size_bytes, used_bytes, *_ = region.unpack_from(data, header.size + index * region.size)
         if kind in (0, 1):  # a class nobody knows yet is no memory to count
-            found.append(MemoryRegion("device" if kind == 1 else "system", instance, size_bytes))
+            found.append(MemoryRegion("device" if kind == 1 else "system", instance, size_bytes, used_bytes if told_used else None))
     return tuple(found)

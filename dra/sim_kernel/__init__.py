@@ -9,6 +9,7 @@ Nouns, from the ground up:
 - `drm` and `vfio`: what a driver makes when it binds; `drivers`: who may bind to what;
 - `prelim` and `xe_admin`: what the drivers keep for VFs; `provisioning`: whichever of the two is bound;
 - `pci`: the bus, functions that come and go; `health`: wedged cards, survivability, PCIe errors;
+- `config_space`: its first bytes; `driver_counters`: what a driver counts; `symptoms`: what a card's files show of its health;
 - `virtual_function`: one VF; `sriov`: making them all;
 - `attributes`: the table of files whose write does something;
 - `seam`: the calls of KernelTree; `kernel`: `SimKernel`, which adds what people and tests may do;

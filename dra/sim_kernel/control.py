@@ -49,6 +49,8 @@ def perform(kernel: SimKernel, request: requests.Request, *, gate: Callable[[str
             kernel.pcie_error(bdf, recovered=recovered)
         case requests.DisplayNoise(bdf):
             kernel.display_noise(bdf)
+        case _ if isinstance(request, requests.Symptom):
+            kernel.show(request)
         case requests.Fail(path, operation, name, times):
             kernel.fail(path, operation, requests.errno_of(name), times)
         case requests.Delay(operation, seconds, path):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
-from dra.sim_kernel import drivers, health, machine, pci, requests, tree, uevents, vfio
+from dra.sim_kernel import drivers, health, machine, pci, requests, symptoms, tree, uevents, vfio
 from dra.sim_kernel.seam import Seam
 
 FIRST_BOOT = "00000000-0000-4000-8000-000000000001"
@@ -179,6 +179,12 @@ class SimKernel(Seam):
         """An error on the card's link, and how recovery ended."""
         with self._looking:
             health.pcie_error(self._uevents, self._function(bdf), recovered=recovered)
+
+    def show(self, symptom: requests.Symptom) -> None:
+        """Have a card's files show that something is wrong with it, or how it fares."""
+        with self._lock:
+            symptoms.show(self._bus, self._uevents, self._function(symptom.bdf), symptom)
+            self._changed(symptom)
 
     def display_noise(self, bdf: str) -> None:
         """A monitor comes or goes."""

@@ -130,7 +130,10 @@ def answer(value: object, where: str, bdf: str) -> Answer:
             raise ValueError(f"{place}.class: must be one of {', '.join(kinds)}")
         if not _is_count(instance) or not _is_count(size_bytes):
             raise ValueError(f"{place}: instance and {size} must be whole numbers")
-        made.append(msgspec.convert({"kind": kind, "instance": instance, "size_bytes": size_bytes}, MemoryRegion))
+        used = region.get("used", 0) if driver == "xe" else None
+        if used is not None and not _is_count(used):
+            raise ValueError(f"{place}.used: must be a whole number")
+        made.append(msgspec.convert({"kind": kind, "instance": instance, "size_bytes": size_bytes, "used_bytes": used}, MemoryRegion))
     return Answer(driver, tuple(made))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from dra import names
-from dra.sim_kernel import faults, provisioning, tree, uevents
+from dra.sim_kernel import config_space, driver_counters, faults, provisioning, tree, uevents
 from dra.sim_kernel.drivers import Drivers, Function, copies, pci_own
 
 DEVICES = "sys/bus/pci/devices"
@@ -24,13 +24,17 @@ class Bus:
         self.functions: dict[str, Function] = {}
         listed = files.directory(DEVICES)
         for bdf in listed.entries if listed else ():
-            path, directory = files.lookup(f"{DEVICES}/{bdf}")
+            try:
+                path, directory = files.lookup(f"{DEVICES}/{bdf}")
+            except OSError:
+                continue  # its link leads nowhere: a function that went while the machine was recorded
             if isinstance(directory, tree.Directory):
                 function = self.functions[bdf] = Function(bdf, path, directory)
                 driver = directory.entries.get("driver")
                 function.driver = driver.target.rpartition("/")[2] if isinstance(driver, tree.Link) else None
                 mode = directory.text("survivability_mode")
                 function.survivability = mode or None
+                _give_config(function)
         drivers.learn(self.functions.values())
 
     def function(self, bdf: str) -> Function | None:
@@ -57,6 +61,7 @@ class Bus:
         for _ in self.removing_vfs(function):
             pass
         provisioning.reset(function)
+        driver_counters.forget(function)
         self.drivers.unbind(function)
 
     def unbinding(self, function: Function) -> Iterator[faults.Trouble]:
@@ -124,6 +129,7 @@ class Bus:
         for name, text in (("driver_override", "(null)\n"), ("sriov_numvfs", "0\n"), ("sriov_drivers_autoprobe", "1\n")):
             if isinstance(entry := entries.get(name), tree.File):
                 entry.text = text  # a new device: nothing an administrator wrote into the old one is left
+        _give_config(function)
         self.tree.put(function.path, function.directory)
         place = f"{DEVICES}/{function.bdf}"
         self.tree.put(place, tree.Link(tree.relative(place, function.path)))
@@ -236,3 +242,9 @@ def set_count(function: Function, count: int) -> None:
     entry = function.directory.entries["sriov_numvfs"]
     assert isinstance(entry, tree.File)
     entry.text = f"{count}\n"
+
+
+def _give_config(function: Function) -> None:
+    """Display controllers show their configuration space; nobody asks for that of others."""
+    if (function.directory.text("class") or "").startswith("0x03"):
+        config_space.put(function.directory, virtual=function.virtual)

@@ -151,6 +151,83 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="o
     number: int
 
 
+class Heat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="heat"):
+    """Its hwmon sensors show this temperature, or only the one with the label."""
+
+    bdf: str
+    celsius: float
+    sensor: str | None = None
+
+
+class Consume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="consume"):
+    """It has used so much more energy; over how long is for whoever looks twice to say."""
+
+    bdf: str
+    joules: float
+
+
+class Idle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="idle"):
+    """Its GTs have slept for so much longer, or only the one named."""
+
+    bdf: str
+    milliseconds: int
+    gt: str | None = None
+
+
+class Aer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="aer"):
+    """The kernel has counted more errors on its link."""
+
+    bdf: str
+    severity: Literal["fatal", "nonfatal", "correctable"]
+    count: int = 1
+
+
+class Narrow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="narrow"):
+    """The link of its slot has this many lanes."""
+
+    bdf: str
+    lanes: int
+
+
+class OffBus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="off_bus"):
+    """It no longer answers: its configuration space reads all ones, and nothing tells the kernel."""
+
+    bdf: str
+
+
+class CountErrors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="count_errors"):
+    """A counter of prelim i915, `gt0/fatal_guc`, has grown."""
+
+    bdf: str
+    counter: str
+    count: int = 1
+
+
+class MemoryHealth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="memory_health"):
+    """What prelim i915 thinks of its memory; it tells by uevent too."""
+
+    bdf: str
+    state: Literal["ok", "alarm", "pending", "degraded", "unknown"]
+
+
+class Throttle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="throttle"):
+    """Its GTs are slowed down for this reason and no other, `thermal`; `none` ends it."""
+
+    bdf: str
+    reason: str
+
+
+class GpuHealth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="gpu_health"):
+    """The word of an xe card on itself."""
+
+    bdf: str
+    state: Literal["ok", "warning", "critical"]
+
+
+Symptom = Heat | Consume | Idle | Aer | Narrow | OffBus | CountErrors | MemoryHealth | Throttle | GpuHealth
+"""What a card's own files show of its health."""
+
+
 Change = (
     Unplug
     | Plug
@@ -162,6 +239,7 @@ Change = (
     | Unwedge
     | Survivability
     | LimitVfs
+    | Symptom
     | Write
     | Begin
     | Step

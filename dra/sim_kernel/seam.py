@@ -110,6 +110,13 @@ class Seam:
         with self._looking:
             return self._tree.find(path) is not None
 
+    def mode(self, path: str) -> int:
+        with self._looking:
+            entry = self._tree.lookup(path)[1]
+            if not isinstance(entry, tree.File):
+                raise tree.error(errnos.EINVAL, path)
+            return entry.mode
+
     # --- device nodes ----------------------------------------------------------------------------------------------------------------
 
     def node(self, path: str) -> NodeStat:
@@ -136,7 +143,7 @@ class Seam:
                 raise tree.error(WEDGED_ERRNO[driver], path)
             answer = self._answers.get(function.bdf)
             if function.memory_bytes is not None and driver == "xe":
-                return (MemoryRegion("device", 1, function.memory_bytes),) if function.memory_bytes else ()
+                return (MemoryRegion("device", 1, function.memory_bytes, 0),) if function.memory_bytes else ()
             if answer is None or answer.driver != driver:
                 raise tree.error(errnos.EINVAL, path)  # a driver that does not know the query
             if answer.errno is not None:

@@ -22,8 +22,8 @@ def test_xe_regions() -> None:
     system = struct.pack("<HHI", 0, 0, 4096) + words(270000000000, 0, 0, 0, *[0] * 6)
     vram = struct.pack("<HHI", 1, 1, 65536) + words(VRAM, 33554432, VRAM, 0, *[0] * 6)
     assert drm_query.xe_regions(struct.pack("<II", 2, 0) + system + vram) == (
-        MemoryRegion("system", 0, 270000000000),
-        MemoryRegion("device", 1, VRAM),
+        MemoryRegion("system", 0, 270000000000, 0),
+        MemoryRegion("device", 1, VRAM, 33554432),
     )
 
 

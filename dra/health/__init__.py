@@ -1,0 +1,1 @@
+"""What is wrong with a GPU: facts from several sources, and the verdict over them."""
