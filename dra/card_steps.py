@@ -27,7 +27,9 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     carving: Carving | None
     """What the journal says of the card."""
     wanted: Layout
-    """What the settings want of it, feasible or empty."""
+    """What the settings want of it, or the claims that hold VFs, feasible or empty."""
+    promised: bool = False
+    """Claims were given VFs of exactly this layout, and of no other."""
     eager: bool
     """VFs are made before anybody asks."""
     keep: bool
@@ -105,7 +107,7 @@ def target(at: Situation) -> Layout:
     if at.given_up:
         return ()
     if at.needed:
-        return at.carving.layout if at.carving is not None else at.wanted
+        return at.wanted if at.carving is None or _is_broken_promise(at) else at.carving.layout
     if any(index > 0 for index in at.users):
         return at.carving.layout if ours and at.carving is not None else ()
     if 0 in at.users:
@@ -127,7 +129,7 @@ def next_step(at: Situation) -> Step | None:
     wanted = target(at)
     if facts.vfs:
         assert carving is not None
-        if not _same(carving.layout, wanted):
+        if _is_broken_promise(at) or not _same(carving.layout, wanted):
             return RemoveVfs()
         awaited = facts.vfs if at.eager else {index: facts.vfs[index] for index in at.needed if index in facts.vfs}
         missing = tuple(index for index, vf in sorted(awaited.items()) if not vf.is_up)
@@ -150,6 +152,11 @@ def _foreign(at: Situation) -> Step | None:
     """VFs that somebody else made, or some of ours in the making."""
     carving, there = at.carving, len(at.facts.vfs)
     if carving is None:
+        if at.promised and at.needed:
+            return Impossible(
+                f"{at.facts.bdf} has {there} VFs that somebody else made: take them away (0 into sriov_numvfs), then it can be cut into "
+                + layouts.describe(at.wanted)
+            )
         return _lacking(at)
     if carving.boot_id == at.boot_id and there < len(carving.layout) and not at.awaited:
         return AwaitKernel()
@@ -196,6 +203,14 @@ def _clean(at: Situation) -> Step | None:
 def _leftovers(quotas: Mapping[str, str], facts: CardFacts) -> tuple[Write, ...]:
     """What has to be written so that no quota is left."""
     return tuple(write for write in vf_quotas.cleared(facts.card) if quotas.get(write.path, write.text) != write.text)
+
+
+def _is_broken_promise(at: Situation) -> bool:
+    """Whether the card is cut in another way than claims rely on. Names and places decide: what a name means may change in the settings,
+    which is no reason to take VFs away."""
+    if not (at.promised and at.needed and at.wanted and at.carving is not None):
+        return False
+    return [profile.name for profile in at.carving.layout] != [profile.name for profile in at.wanted]
 
 
 def _same(one: Layout, other: Layout) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from dra.classic import handle
 from dra.layouts import Layout
 from dra.names import Bdf, BootId
 from dra.vf_profiles import VfProfile
@@ -30,6 +31,11 @@ class Carving(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     @property
     def layout(self) -> Layout:
         return self.profiles
+
+    @property
+    def names(self) -> handle.Layout:
+        """The same by names alone, as resource handles have it."""
+        return handle.run_length(profile.name for profile in self.profiles)
 
     def tells_of(self, pci_id: str, boot_id: BootId) -> bool:
         """Whether the card in its slot, and the VFs that this boot has of it, can be the ones that were cut."""

@@ -37,11 +37,16 @@ def in_force(wanted: Layout, carving: Carving | None, pf: Gpu, boot_id: BootId, 
 
     None: the VFs that are there are somebody else's, and are offered as they are.
     """
-    if pf.vfs_now and not (carving is not None and carving.tells_of(pf.device, boot_id) and pf.vfs_now <= len(carving.layout)):
+    if pf.vfs_now and not are_ours(pf, carving, boot_id):
         return None
     if carving is None or not (vfs_in_use or layouts.change(carving.layout, wanted, {}).verdict is Verdict.NOTHING):
         return wanted
     return carving.layout
+
+
+def are_ours(pf: Gpu, carving: Carving | None, boot_id: BootId) -> bool:
+    """Whether the VFs that a card has are those that the journal speaks of, all of them or some of them yet."""
+    return carving is not None and carving.tells_of(pf.device, boot_id) and 0 < pf.vfs_now <= len(carving.layout)
 
 
 def offer(pf: Gpu, card: Card, layout: Layout, *, fault: str | None, without_counters: str) -> CutOffer:

@@ -101,6 +101,8 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     publishable: bool = True
     why: str | None = None
     """A sentence for people when there is something to explain."""
+    recovery: tuple[str, ...] = ()
+    """Ways back that the kernel named when it gave the card up, in its order: `rebind`, `bus-reset`, `vendor-specific`."""
     parent: Bdf | None = None
     vf_index: int | None = None
     """1-based, as the driver counts: virtfn0 is VF 1."""

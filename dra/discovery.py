@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from dra import drm_nodes, gpu_memory, models, sriov
+from dra import drm_nodes, gpu_memory, models, pcie_slot, sriov
 from dra.devices import Gpu, Ignored, Inventory, Kind, State
 from dra.kernel_tree import KernelTree
 from dra.models import Model
@@ -19,12 +19,16 @@ from dra.names import Bdf, is_bdf
 from dra.sysfs import Directory
 
 PCI_DEVICES: Final = "sys/bus/pci/devices"
-INTEL: Final = "0x8086"
 DRM_DRIVERS: Final = ("i915", "xe")
 VFIO_DRIVERS: Final = ("vfio-pci", "xe-vfio-pci")
 
 _DISPLAY, _BRIDGE = "0x03", "0x0604"
 _PCIE_ROOT = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
+
+
+def gone(tree: KernelTree, bdf: Bdf) -> bool:
+    """Whether there is nothing on the bus at the address; False where the bus itself cannot be seen."""
+    return tree.exists(PCI_DEVICES) and not tree.exists(f"{PCI_DEVICES}/{bdf}")
 
 
 def scan(tree: KernelTree, *, wedged: Mapping[Bdf, str] | None = None) -> Inventory:
@@ -59,7 +63,7 @@ def _why_not_ours(device: Directory) -> str | None:
     if vendor is None:
         return "its vendor cannot be read"
     display = code.startswith(_DISPLAY)
-    if vendor != INTEL:
+    if vendor != pcie_slot.INTEL:
         return f"{'display controller' if display else 'device'} of another vendor ({vendor})"
     driver, model = device.link_name("driver"), models.find(device.hexadecimal("device") or "")
     # Crescent Island has no display class; xe matches it by id alone (drivers/gpu/drm/xe/xe_pci.c).
@@ -106,6 +110,7 @@ def _gpu(tree: KernelTree, bdf: Bdf, device: Directory, wedged: Mapping[Bdf, str
         state=state,
         publishable=state in (State.HEALTHY, State.DIRTY) and not vfs,
         why=why or _driver_note(driver, model) or _sriov_note(device, driver, card, model),
+        recovery=_recovery(wedged.get(bdf, "")) if state is State.WEDGED else (),
         parent=parent,
         vf_index=index,
         serial=card.text("prelim_csc_unique_id") if card is not None else None,
@@ -154,6 +159,11 @@ def _state(device: Directory, driver: str | None, nodes: drm_nodes.Nodes, gave_u
     return State.HEALTHY, None
 
 
+def _recovery(how: str) -> tuple[str, ...]:
+    """`rebind,bus-reset` -> both; words that are not of the kernel's list (drm_get_wedge_recovery) say nothing."""
+    return tuple(word for word in how.split(",") if word in ("rebind", "bus-reset", "vendor-specific"))
+
+
 def _driver_note(driver: str | None, model: Model | None) -> str | None:
     if model is not None and driver in DRM_DRIVERS and driver != model.kmd:
         return f"bound to {driver} by force_probe; {model.kmd} is its usual driver"
@@ -191,19 +201,9 @@ def _pcie_root(device: Directory) -> str | None:
 
 
 def _link(tree: KernelTree, device: Directory) -> tuple[str | None, int | None]:
-    """Speed and width of the slot's link. Discrete cards carry a switch of their own, whose inner link says 2.5 GT/s x1 at the GPU:
-    the card's upstream port, the topmost of its ports, tells."""
-    path = device.resolved()
-    while path is not None and posixpath.basename(posixpath.dirname(path)) != "devices":
-        above = Directory(tree, posixpath.dirname(path))
-        if above.text("vendor") != INTEL or above.text("device") not in models.table().card_ports:
-            break
-        path = above.path
-    at = Directory(tree, path) if path is not None else device
-    speed, width = at.text("current_link_speed"), at.number("current_link_width")
-    if speed is None or not speed[0].isdigit() or not width:
-        return None, None  # integrated GPUs and VFs: `Unknown`, 0
-    return speed.removesuffix(" PCIe"), width
+    """Speed and width of the slot's link; integrated GPUs and VFs have none."""
+    link = pcie_slot.link(tree, pcie_slot.ports(tree, device)[-1])
+    return (link.speed, link.width) if link is not None else (None, None)
 
 
 def _driver_version(tree: KernelTree, driver: str | None) -> str | None:

@@ -30,6 +30,8 @@ class MemoryRegion(msgspec.Struct, frozen=True):
     instance: int
     size_bytes: int
     """i915 `probed_size`, xe `total_size`."""
+    used_bytes: int | None = None
+    """xe `used`; i915 tells it only who may see performance counters."""
 
 
 class KernelTree(Protocol):
@@ -57,6 +59,9 @@ class KernelTree(Protocol):
 
     def exists(self, path: str) -> bool:
         """Whether the path leads to something, links followed. Never raises for absence."""
+
+    def mode(self, path: str) -> int:
+        """Permission bits of a regular file, links followed; EINVAL if it is something else."""
 
     def node(self, path: str) -> NodeStat:
         """stat(2) of a character device below dev/; ENODEV if it is something else."""

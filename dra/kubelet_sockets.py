@@ -18,6 +18,8 @@ import msgspec
 LONGEST_PATH_BYTES: Final = 107
 """`sun_path` holds 108 bytes, the last of them NUL (unix(7))."""
 
+ORIGINALS_ENDPOINT: Final = "plugin.sock"
+"""Of Intel's own driver up to 0.5."""
 _PLAIN_ENDPOINT: Final = "dra.sock"
 _HASHED_REGISTRAR = re.compile(r"dra-[A-Za-z0-9_-]{22}={0,2}-reg\.sock")
 
@@ -70,12 +72,12 @@ def is_registrar_of(driver: str, name: str, *, own: str) -> bool:
     """
     if _HASHED_REGISTRAR.fullmatch(name):
         return _HASHED_REGISTRAR.fullmatch(own) is not None
-    return re.fullmatch(rf"{re.escape(driver)}(-[A-Za-z0-9_=-]+)?-reg\.sock", name) is not None
+    return re.fullmatch(rf"{re.escape(driver)}((-[A-Za-z0-9_=-]+)?-reg)?\.sock", name) is not None  # without -reg: the original's, to 0.5
 
 
 def is_endpoint(name: str) -> bool:
     """Whether a file in the plugin's own directory is one of its sockets, in any form of the name."""
-    return re.fullmatch(r"dra(-[A-Za-z0-9_=-]+)?\.sock", name) is not None
+    return name == ORIGINALS_ENDPOINT or re.fullmatch(r"dra(-[A-Za-z0-9_=-]+)?\.sock", name) is not None
 
 
 def _registry(kubelet_root: str) -> str:

@@ -8,6 +8,7 @@ import msgspec
 
 from dra.carvings import Carving, Uncarve
 from dra.claims import Stage
+from dra.classic import handle
 from dra.devices import Gpu
 from dra.names import Bdf, ClaimUid, DeviceName
 from dra.records import Grant, Kept, Record
@@ -78,7 +79,8 @@ class Ledger(msgspec.Struct, frozen=True):
         """The overlap guard: the first other claim that stands in the way of `grants`, and the device.
 
         The scheduler's view can lag (a force-deleted pod's device is given away before its unprepare came), so this node is the last
-        line of defence. Admin access neither holds nor is held up; two shares of one device get along; a PF and its VFs do not.
+        line of defence. Admin access neither holds nor is held up; two shares of one device get along; a PF and its VFs do not, nor do VFs
+        for which the card would have to be cut in two ways.
 
         `seen_here` says the claim's own CDI file stands on this node: then it is the owner that an illegible record may be about, and
         what is parked does not stop it.
@@ -132,6 +134,17 @@ def users(ledger: Ledger, gpus: Mapping[Bdf, Gpu], *, going: bool = True) -> dic
     return found
 
 
+def layouts(ledger: Ledger) -> dict[Bdf, handle.Layout]:
+    """By card: how it has to be cut for the claims that are to have VFs of it, where they say so. The overlap guard lets in no two ways."""
+    return {
+        grant.card: grant.layout
+        for record in ledger.records()
+        if record.stage is Stage.GRANTED
+        for grant in record.grants
+        if grant.layout and not grant.admin
+    }
+
+
 def drivers(ledger: Ledger) -> dict[Bdf, dict[Bdf, str]]:
     """By card: functions that a claim wants with another driver, or wanted until it was let go (an empty word: back to its own)."""
     found: dict[Bdf, dict[Bdf, str]] = {}
@@ -145,4 +158,6 @@ def drivers(ledger: Ledger) -> dict[Bdf, dict[Bdf, str]]:
 def _exclude(held: Grant, wanted: Grant) -> bool:
     if held.bdf == wanted.bdf:
         return held.exclusive or wanted.exclusive
+    if held.parent is not None and held.parent == wanted.parent:
+        return held.layout != wanted.layout  # the card cannot be cut in two ways
     return wanted.parent == held.bdf or held.parent == wanted.bdf

@@ -77,8 +77,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     def without_taints(self) -> Pool:
         """For API servers that drop taints: what must not be used is not offered at all, and what only informs goes unsaid.
 
-        A device with a taint is one that claims hold (`dra.offer`). The scheduler counts only what it sees, so what a withdrawn device
-        consumes is taken off its counter set: a card is not free because one of its VFs in use fell ill.
+        A device with a taint is one that claims hold, or one that nobody is to have (`dra.offer`). The scheduler counts only what it sees,
+        so what a withdrawn device consumes is taken off its counter set: a card is not free because one of its VFs in use fell ill.
         """
         if not any(device.taints for device in self.devices):
             return self

@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from dra.claims import Stage
-from dra.names import Bdf, BootId, ClaimUid, DeviceName, PoolName
+from dra.classic import handle
+from dra.names import DRIVER_NAME, Bdf, BootId, ClaimUid, DeviceName, PoolName
 
 VERSION: Final = 1
 """Raised only when an older driver would misread a record; fields are added without raising it (VF layouts, classic handles)."""
@@ -33,6 +34,9 @@ class Grant(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     share_id: str | None = None
     driver: str = ""
     """The kernel driver the claim wants it bound to, `vfio-pci`; empty for its DRM driver."""
+    layout: handle.Layout = ()
+    """Of a VF that a controller chose: how its card is, or is to be, cut for it, as (profile, how many), VF 1 first. Empty: the settings
+    say it, or the VF was there."""
     cdi_ids: tuple[str, ...] = ()
     """Fully qualified CDI names given to the kubelet: the same for the claim's whole life."""
 
@@ -63,6 +67,8 @@ class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     """The file format it was taken over from, when another driver prepared the claim."""
     pod_claim: str = ""
     """What the pod calls the claim, if it was made from a template."""
+    driver: str = DRIVER_NAME
+    """The driver's name in the allocation: the classic one for claims that a controller allocated."""
     version: int = msgspec.field(name="v", default=VERSION)
 
     def same_holdings(self, grants: tuple[Grant, ...]) -> bool:
@@ -76,7 +82,7 @@ class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
 
 
 def _holding(grant: Grant) -> tuple[object, ...]:
-    return grant.requests, grant.pool, grant.device, grant.admin, grant.monitor, grant.share_id, grant.driver
+    return grant.requests, grant.pool, grant.device, grant.admin, grant.monitor, grant.share_id, grant.driver, grant.layout
 
 
 _KNOWN: Final = frozenset(field.encode_name for field in msgspec.structs.fields(Record))

@@ -1,4 +1,4 @@
-"""The settings file: kinds NodePluginConfiguration and ControllerConfiguration of gpu.intel.com/v1alpha1, decoded strictly.
+"""The node plugin's settings file, kind NodePluginConfiguration of gpu.intel.com/v1alpha1, and how such files are decoded: strictly.
 
 Flags say what must be known before this file is read; everything else is here, and without a file the defaults are right for most.
 A file that is wrong is refused whole, with the place in it and what is allowed there.
@@ -11,37 +11,35 @@ import ipaddress
 import re
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
 from dra import sharing_settings, sriov_settings
 from dra.devices import Gpu
+from dra.durations import Duration, seconds
 from dra.errors import DriverError
+from dra.health import health_settings
+from dra.health.health_settings import Health
 from dra.names import API_VERSION, DRIVER_NAME
 from dra.selectors import Selector, matches, selector_fault
 from dra.sharing_settings import Sharing
 from dra.sriov_settings import Sriov
 
+S = TypeVar("S", bound=msgspec.Struct)
+
 NODE_KIND: Final = "NodePluginConfiguration"
-CONTROLLER_KIND: Final = "ControllerConfiguration"
 MAX_BYTES: Final = 256 * 1024
 """A hundred times the longest sensible file; what is larger is a mistake in a path."""
 
 _LONGEST_LINE: Final = 300
 """Characters of a message that quotes the file; it goes into an Event, too, which holds 1024."""
 
-_DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,6})s)?(?:(\d{1,6})ms)?", re.ASCII)
-
 
 class SettingsInvalid(DriverError):
     """The administrator's move: the file cannot be used; whatever was in force stays so."""
 
     reason = "SettingsInvalid"
-
-
-Duration = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"^(\d{1,6}h)?(\d{1,6}m)?(\d{1,6}s)?(\d{1,6}ms)?$", "minLength": 2})]
-"""A length of time as Kubernetes writes it: `500ms`, `10s`, `1m30s`, `2h`."""
 
 
 class DeviceEvents(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
@@ -83,6 +81,15 @@ class Publish(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields
 class NodePluginConfiguration(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True):
     api_version: Literal["gpu.intel.com/v1alpha1"] = "gpu.intel.com/v1alpha1"
     kind: Literal["NodePluginConfiguration"] = "NodePluginConfiguration"
+    decommission: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Get the node ready for the driver's removal: nothing is offered and no new claim prepared, cards that nobody "
+            "holds become what they were, and when nothing is held any more the driver's files and then its ResourceSlices go "
+            "([uninstalling.md](../uninstalling.md)). Reversible.",
+            examples=[True],
+        ),
+    ] = False
     device_events: DeviceEvents = DeviceEvents()
     grace_period: Annotated[
         Duration,
@@ -106,38 +113,20 @@ class NodePluginConfiguration(msgspec.Struct, rename="camel", frozen=True, forbi
             examples=[[{"select": {"integrated": True}, "policy": "shares", "shares": 4}]],
         ),
     ] = ()
-
-
-class ControllerConfiguration(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True):
-    api_version: Literal["gpu.intel.com/v1alpha1"] = "gpu.intel.com/v1alpha1"
-    kind: Literal["ControllerConfiguration"] = "ControllerConfiguration"
-    logging: Logging = Logging()
-    probes: Probes = Probes()
+    health: Health = Health()
 
 
 BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "deviceEvents.rescanPeriod": (5, 86400),  # a scan of 64 GPUs costs 0.1 s of CPU
     "gracePeriod": (0, 600),  # the kubelet kills a pod after its own grace anyway
     "reconcilePeriod": (10, 86400),
+    **health_settings.BOUNDS,
 }
 """Seconds allowed for each duration."""
 
 
-def seconds(text: str) -> float:
-    """`1m30s` -> 90.
-
-    Raises:
-        ValueError: it is not a duration.
-    """
-    match = _DURATION.fullmatch(text)
-    if match is None or not text:
-        raise ValueError(f"{text!r} is not a duration such as 500ms, 10s or 1m30s")
-    hours, minutes, whole, milli = (int(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + whole + milli / 1000
-
-
 def decode_node(document: object, where: str) -> NodePluginConfiguration:
-    """Check a parsed settings file.
+    """Check a parsed settings file of the node plugin.
 
     Args:
         document: what the YAML says, in plain Python values.
@@ -146,16 +135,38 @@ def decode_node(document: object, where: str) -> NodePluginConfiguration:
     Raises:
         SettingsInvalid: one line that names the file, the field and what is allowed.
     """
+    settings = decode(document, where, NodePluginConfiguration, BOUNDS)
+    for group in ("include", "exclude"):
+        for index, selector in enumerate(getattr(settings.publish, group)):
+            if (fault := selector_fault(selector)) is not None:
+                raise SettingsInvalid(f"{where}: {fault} - at `$.publish.{group}[{index}]`")
+    all_faults = (sriov_settings.faults(settings.sriov), sharing_settings.faults(settings.sharing), health_settings.faults(settings.health))
+    for faults in all_faults:
+        if faults:
+            raise SettingsInvalid(f"{where}: {faults[0]}")
+    return settings
+
+
+def decode(document: object, where: str, kind: type[S], bounds: Mapping[str, tuple[float, float]]) -> S:
+    """Check what all kinds have in common.
+
+    Args:
+        kind: has `api_version`, `kind` and `probes`.
+        bounds: seconds allowed for each duration, by dotted name.
+
+    Raises:
+        SettingsInvalid: as above.
+    """
     if not isinstance(document, dict):
         raise SettingsInvalid(f"{where}: a settings file is a mapping with apiVersion and kind")
-    if document.get("apiVersion") != API_VERSION or document.get("kind") != NODE_KIND:
+    if document.get("apiVersion") != API_VERSION or document.get("kind") != kind.__name__:
         found = f"{document.get('apiVersion')!r} {document.get('kind')!r}"[:120]
-        raise SettingsInvalid(f"{where}: apiVersion and kind are {found}, want {API_VERSION} {NODE_KIND}")
+        raise SettingsInvalid(f"{where}: apiVersion and kind are {found}, want {API_VERSION} {kind.__name__}")
     try:
-        settings = msgspec.convert(document, NodePluginConfiguration)
+        settings = msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        raise SettingsInvalid(f"{where}: {_hinted(str(error))}") from None
-    for field, (least, most) in BOUNDS.items():
+        raise SettingsInvalid(f"{where}: {_hinted(str(error), kind)}") from None
+    for field, (least, most) in bounds.items():
         value = _field(settings, field)
         try:
             given = seconds(value)
@@ -163,18 +174,19 @@ def decode_node(document: object, where: str) -> NodePluginConfiguration:
             raise SettingsInvalid(f"{where}: {error} - at `$.{field}`") from None
         if not least <= given <= most:
             raise SettingsInvalid(f"{where}: {value} is out of range, {least:g}s to {most:g}s are allowed - at `$.{field}`")
-    try:
-        ipaddress.ip_address(settings.probes.address or "::")
-    except ValueError:
-        raise SettingsInvalid(f"{where}: {settings.probes.address[:60]!r} is not an IP address - at `$.probes.address`") from None
-    for group in ("include", "exclude"):
-        for index, selector in enumerate(getattr(settings.publish, group)):
-            if (fault := selector_fault(selector)) is not None:
-                raise SettingsInvalid(f"{where}: {fault} - at `$.publish.{group}[{index}]`")
-    for faults in (sriov_settings.faults(settings.sriov), sharing_settings.faults(settings.sharing)):
-        if faults:
-            raise SettingsInvalid(f"{where}: {faults[0]}")
+    check_address(_field(settings, "probes.address"), where, "probes.address")
     return settings
+
+
+def check_address(text: str, where: str, field: str) -> None:
+    """
+    Raises:
+        SettingsInvalid: it is neither empty nor an IP address.
+    """
+    try:
+        ipaddress.ip_address(text or "::")
+    except ValueError:
+        raise SettingsInvalid(f"{where}: {text[:60]!r} is not an IP address - at `$.{field}`") from None
 
 
 def selects(publish: Publish, gpu: Gpu) -> bool:
@@ -190,21 +202,21 @@ def json_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"{kind.__name__} ({DRIVER_NAME})"} | schema
 
 
-def _field(settings: NodePluginConfiguration, path: str) -> str:
+def _field(settings: msgspec.Struct, path: str) -> str:
     value: Any = settings
     for name in path.split("."):
         value = getattr(value, re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", name))
     return str(value)
 
 
-def _hinted(text: str) -> str:
+def _hinted(text: str, root: type[msgspec.Struct]) -> str:
     """msgspec's message on one line of bearable length, with what is allowed in that place."""
     if (match := re.search(r"unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", text)) is not None:
-        known = sorted(field.encode_name for field in msgspec.structs.fields(_kind_at(match[2] or "")))
+        known = sorted(field.encode_name for field in msgspec.structs.fields(_kind_at(root, match[2] or "")))
         close = difflib.get_close_matches(match[1], known, n=1)
         hint = f"; did you mean `{close[0]}`?" if close else f"; known are {', '.join(known)}"
     elif (match := re.search(r"Invalid enum value .* - at `\$\.?(?:([^`]*)\.)?([^`.]*)`", text, re.DOTALL)) is not None:
-        allowed = next(field.type for field in msgspec.structs.fields(_kind_at(match[1] or "")) if field.encode_name == match[2])
+        allowed = next(field.type for field in msgspec.structs.fields(_kind_at(root, match[1] or "")) if field.encode_name == match[2])
         hint = f"; allowed are {', '.join(typing.get_args(typing.get_args(allowed)[0]))}"
     else:
         hint = ""
@@ -212,9 +224,9 @@ def _hinted(text: str) -> str:
     return (line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}...") + hint
 
 
-def _kind_at(path: str) -> Any:
+def _kind_at(root: type[msgspec.Struct], path: str) -> Any:
     """The struct at a dotted path of camelCase names, list indexes left out."""
-    kind: Any = NodePluginConfiguration
+    kind: Any = root
     for name in re.sub(r"\[[^]]*\]", "", path).split("."):
         if name:
             kind = _struct_in(next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name))

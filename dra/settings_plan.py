@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -12,10 +12,13 @@ from dra.devices import Gpu
 from dra.names import ClaimUid, DeviceName
 from dra.settings import NodePluginConfiguration, selects
 
+S = TypeVar("S", bound=msgspec.Struct)
+
 NEEDS_RESTART: Final = {
     "deviceEvents.source": "the event source is opened once, at start",
     "probes.port": "the port is bound once, at start",
     "probes.address": "the port is bound once, at start",
+    "health.telemetry.claimLabels": "metrics have the labels that they had at start",
 }
 """Fields that are read once, and why."""
 
@@ -36,9 +39,9 @@ class Entry(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, Generic[S], frozen=True):
     entries: tuple[Entry, ...]
-    effective: NodePluginConfiguration
+    effective: S
     """What is in force after the safe parts are applied."""
 
 
@@ -48,12 +51,26 @@ def plan(
     *,
     in_use: Mapping[DeviceName, Collection[ClaimUid]],
     gpus: Collection[Gpu],
-) -> Plan:
-    """Compare field by field. No plan un-selects a GPU that a claim holds.
+) -> Plan[NodePluginConfiguration]:
+    """What a new file means for a node. No plan un-selects a GPU that a claim holds.
 
     Args:
         in_use: devices held by claims.
         gpus: what is known of the machine's GPUs, to tell what selectors mean.
+    """
+
+    def refused(field: str) -> str:
+        return _taken_away(current, wanted, in_use, gpus) if field.startswith("publish.") else ""
+
+    return compare(current, wanted, needs_restart=NEEDS_RESTART, refused=refused)
+
+
+def compare(current: S, wanted: S, *, needs_restart: Mapping[str, str], refused: Callable[[str], str] = lambda _field: "") -> Plan[S]:
+    """Compare field by field.
+
+    Args:
+        needs_restart: fields that are read once, by dotted name, and why.
+        refused: why a field must not change, empty if it may.
     """
     entries: list[Entry] = []
     old, new = _flat(current), _flat(wanted)
@@ -62,18 +79,17 @@ def plan(
         if old[field] == new[field]:
             continue
         verdict, why = Verdict.APPLY, ""
-        if field in NEEDS_RESTART:
-            verdict, why = Verdict.RESTART, NEEDS_RESTART[field]
-        elif field.startswith("publish."):
-            why = _taken_away(current, wanted, in_use, gpus)
-            verdict = Verdict.REFUSED if why else Verdict.APPLY
+        if field in needs_restart:
+            verdict, why = Verdict.RESTART, needs_restart[field]
+        elif why := refused(field):
+            verdict = Verdict.REFUSED
         entries.append(Entry(field, old[field], new[field], verdict, why))
         if verdict is Verdict.APPLY:
             _set(effective, field, new[field])
-    return Plan(tuple(entries), msgspec.convert(effective, NodePluginConfiguration))
+    return Plan(tuple(entries), msgspec.convert(effective, type(current)))
 
 
-def render(made: Plan) -> list[str]:
+def render(made: Plan[Any]) -> list[str]:
     """One line for each field that differs."""
     if not made.entries:
         return ["nothing changes"]
@@ -98,7 +114,7 @@ def _taken_away(
     return "; ".join(lost)
 
 
-def _flat(settings: NodePluginConfiguration) -> dict[str, Any]:
+def _flat(settings: msgspec.Struct) -> dict[str, Any]:
     """Dotted field -> value; lists are values."""
     found: dict[str, Any] = {}
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from dra.kube.event_reasons import Reason
 from dra.pool import Device, Effect, Pool
 from dra.slice_contents import DroppedField
 from dra.slices import SliceApi
@@ -28,7 +29,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     """The pool without them, safe for schedulers that never hear of them."""
     trusted: bool
     """Whether they are sent to a server that no dry run can ask. Not if a moment without them gives one card to two claims."""
-    reason: str
+    reason: Reason
     """Of the Event about a server without it."""
     then: str
     """What is published instead, for people."""

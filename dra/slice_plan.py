@@ -82,6 +82,11 @@ def plan(
     return [*strange, *gone, *writes] if api.deletes_first else [*strange, *writes, *gone]
 
 
+def withdrawal(existing: Sequence[Json]) -> list[Write]:
+    """Writes after which nothing is said of the node any more."""
+    return [_delete(one) for one in existing]
+
+
 def _match(mine: Sequence[Json], wanted: Sequence[Json], pool: Pool, *, by_content: bool) -> dict[int, int]:
     """Index of a wanted slice -> index of the stored one that becomes it: by the index in its name, else, where names mean nothing to
     the scheduler (before 1.36), by the same devices and counter sets; so slices another publisher left are taken over without a gap."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -72,15 +72,21 @@ class Cut(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=Tru
 
 class Sriov(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True):
     mode: Annotated[
-        Literal["off", "fixed"],
+        Literal["auto", "off", "on-demand", "fixed"],
         msgspec.Meta(
-            description="`off` makes no VFs and offers those that are there; `fixed` cuts the selected cards as `layouts` says.",
+            description="`off` makes no VFs and offers those that are there; `fixed` cuts the selected cards as `layouts` says; "
+            "`on-demand`, with kubelets up to 1.30, cuts any card as claims need it, and is `off` with later ones, where nobody can decide "
+            "so; `auto` is `on-demand`.",
             examples=["fixed"],
         ),
-    ] = "off"
+    ] = "auto"
     make: Annotated[
         Literal["lazy", "eager"],
-        msgspec.Meta(description="Whether VFs are made when the first of a card is claimed, or at once.", examples=["eager"]),
+        msgspec.Meta(
+            description="Whether the VFs of mode `fixed` are made when the first of a card is claimed, or at once; with kubelets up to "
+            "1.30 always at once.",
+            examples=["eager"],
+        ),
     ] = "lazy"
     keep: Annotated[
         Literal["remove", "keep"],
@@ -146,9 +152,20 @@ def faults(sriov: Sriov) -> tuple[str, ...]:
     return tuple(found)
 
 
+def for_classic(sriov: Sriov) -> Sriov:
+    """What these settings mean with kubelets up to 1.30, where VFs are offered only once they are there, or chosen by the controller."""
+    mode = "on-demand" if sriov.mode == "auto" else sriov.mode
+    return msgspec.structs.replace(sriov, mode=mode, make="eager" if mode == "fixed" else "lazy")
+
+
+def may_cut(sriov: Sriov, gpu: Gpu, labels: Mapping[str, str]) -> bool:
+    """Whether a card may come to be cut by these settings, made `for_classic` or not."""
+    return gpu.max_vfs_usable > 0 if sriov.mode == "on-demand" else cut_for(sriov, gpu, labels) is not None
+
+
 def cut_for(sriov: Sriov, gpu: Gpu, labels: Mapping[str, str]) -> Cut | None:
     """The entry that holds for a card on a node with these labels."""
-    if sriov.mode == "off":
+    if sriov.mode != "fixed":
         return None
     return next(
         (cut for cut in sriov.layouts if matches(cut.select, gpu) and cut.node_labels.items() <= labels.items()),
@@ -176,6 +193,20 @@ def wanted(sriov: Sriov, gpu: Gpu, card: Card, labels: Mapping[str, str]) -> Wan
         return Wanted(why=(f"{card.bdf} can have no VFs with the driver it has",))
     why = layouts.feasible(layout, card)
     return Wanted((), why) if why else Wanted(layout)
+
+
+def promised(sriov: Sriov, layout: Sequence[str], card: Card) -> Wanted:
+    """A layout that claims rely on, from the profiles' names, VF 1 first; not checked against the card, which decides when it is cut."""
+    own = {profile.name: _made(profile, card) for profile in sriov.profiles}
+    if unknown := unknown_profiles(sriov, layout):
+        return Wanted((), tuple(f"there is no profile {_shown(name)} any more" for name in unknown))
+    return Wanted(tuple(_profile(name, own) for name in layout))
+
+
+def unknown_profiles(sriov: Sriov, names: Iterable[str]) -> list[str]:
+    """Those of the names, once each, that neither the table nor the settings have."""
+    own = {profile.name for profile in sriov.profiles}
+    return [name for name in dict.fromkeys(names) if name not in own and vf_profiles.find(name) is None]
 
 
 def _cut_faults(cut: Cut, place: str, own: list[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Claims that Intel's own driver prepared, read from its checkpoint so that an upgrade disturbs no running pod.
 
 Every format its releases wrote to `preparedClaims.json` is known: the versioned one (0.10.1 and later), the unversioned one of
-0.8 to 0.10.0 (whose keys Go matched without regard to case), and the lists of 0.6/0.7 and 0.4/0.5. The classic driver of 0.3.0 kept
-claims in a custom resource, not on the node.
+0.8 to 0.10.0 (whose keys Go matched without regard to case), and the lists of 0.6/0.7 and 0.4/0.5. The classic driver of 0.3.0 kept the
+lists of 0.4 in a custom resource, not on the node.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from dra.errors import StateCorrupt
-from dra.names import CDI_KIND, Bdf, BootId, ClaimUid, DeviceName, PoolName, bdf_of_device_name, claim_uid, device_name, is_bdf
+from dra.ledger import Change, Ledger
+from dra.names import CDI_KIND, DRIVER_NAME, Bdf, BootId, ClaimUid, DeviceName, PoolName, bdf_of_device_name, claim_uid, device_name, is_bdf
 from dra.records import Grant, Record
 
 FILE: Final = "preparedClaims.json"
@@ -21,6 +22,10 @@ IMPORTED: Final = "preparedClaims.json.imported"
 FOREIGN_CDI_FILE: Final = "intel.com-gpu.yaml"
 """Where Intel's driver keeps the CDI devices of those claims; never written or removed by us."""
 
+STATE: Final = "GpuAllocationState"
+"""Where 0.3.0 kept claims, instead of a file."""
+_WHOLE: Final = 1000
+"""Millicores of a card."""
 _CHECKPOINT_KIND: Final = "PreparedClaimsCheckpoint"
 
 
@@ -29,9 +34,16 @@ class Imported(msgspec.Struct, frozen=True):
     refused: tuple[str, ...]
     """One sentence for each claim that could not be understood."""
 
+    def adopt(self, ledger: Ledger) -> list[Change]:
+        """The changes that bring them into a journal, where it does not know them."""
+        return [ledger.put(record) for record in self.records if ledger.get(record.uid) is None]
 
-def read(data: bytes, *, pool: PoolName, boot_id: BootId) -> Imported:
+
+def read(data: bytes, *, pool: PoolName, boot_id: BootId, driver: str = DRIVER_NAME) -> Imported:
     """Read a checkpoint of Intel's driver.
+
+    Args:
+        driver: its name at that time.
 
     Raises:
         StateCorrupt: it is not JSON or not a mapping of claims at all.
@@ -46,17 +58,22 @@ def read(data: bytes, *, pool: PoolName, boot_id: BootId) -> Imported:
         claims, origin = document.get("PreparedClaims") or {}, str(document.get("apiVersion"))
     else:
         claims, origin = document, "unversioned"
+    return imported(claims, origin, pool=pool, boot_id=boot_id, driver=driver)
+
+
+def imported(claims: object, origin: str, *, pool: PoolName, boot_id: BootId, driver: str = DRIVER_NAME) -> Imported:
+    """Claims by UID, each in any of the forms: as in a file, or in GpuAllocationState's `spec.preparedClaims` of 0.3.0."""
     records: list[Record] = []
     refused: list[str] = []
     for uid, body in claims.items() if isinstance(claims, dict) else ():
         try:
-            records.append(_record(claim_uid(uid), body, pool, boot_id, origin))
+            records.append(_record(claim_uid(uid), body, pool, boot_id, origin, driver))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            refused.append(f"{FILE}: claim {uid[:63]!r} is not understood: {error}")
+            refused.append(f"{FILE if origin != STATE else STATE}: claim {uid[:63]!r} is not understood: {error}")
     return Imported(tuple(records), tuple(refused))
 
 
-def _record(uid: ClaimUid, body: object, pool: PoolName, boot_id: BootId, origin: str) -> Record:
+def _record(uid: ClaimUid, body: object, pool: PoolName, boot_id: BootId, origin: str, driver: str) -> Record:
     entries = body
     if isinstance(body, dict):
         lower = _lower(body)
@@ -65,11 +82,11 @@ def _record(uid: ClaimUid, body: object, pool: PoolName, boot_id: BootId, origin
         entries = lower.get("prepareddevices", lower.get("devices"))
     if not isinstance(entries, list):
         raise ValueError("no list of devices")
-    grants = tuple(grant for entry in entries if (grant := _grant(_lower(entry), pool)) is not None)
-    return Record(uid=uid, namespace="", name="", grants=grants, boot_id=boot_id, origin=f"intel:{origin}")
+    grants = tuple(grant for entry in entries if (grant := _grant(_lower(entry), pool, uid)) is not None)
+    return Record(uid=uid, namespace="", name="", grants=grants, boot_id=boot_id, origin=f"intel:{origin}", driver=driver)
 
 
-def _grant(entry: dict[str, Any], pool: PoolName) -> Grant | None:
+def _grant(entry: dict[str, Any], pool: PoolName, uid: ClaimUid) -> Grant | None:
     admin = bool(entry.get("adminaccess"))
     if isinstance(inner := entry.get("kubeletplugindevice"), dict):
         entry = _lower(inner)
@@ -77,13 +94,16 @@ def _grant(entry: dict[str, Any], pool: PoolName) -> Grant | None:
     name = str(entry.get("devicename") or entry.get("device_name") or entry.get("uid") or entry.get("uuid") or "")
     cdi_ids = entry.get("cdideviceids") or entry.get("cdi_device_ids") or []
     bdf, device = _device(name)
+    # Of a card held whole the classic releases recorded all that it has, of a shared one what was asked for.
+    is_part = entry.get("type") != "vf" and entry.get("millicores", _WHOLE) < _WHOLE
     return Grant(
         requests=tuple(dict.fromkeys(str(request).partition("/")[0] for request in requests)),
         pool=PoolName(str(entry.get("poolname") or entry.get("pool_name") or pool)),
         device=device,
         bdf=bdf,
+        parent=_device(parent)[0] if (parent := str(entry.get("parentuid") or "")) else None,
         admin=admin,
-        share_id=entry.get("shareid") or None,
+        share_id=entry.get("shareid") or (uid if is_part else None),
         cdi_ids=tuple(str(cdi_id) for cdi_id in cdi_ids) or (f"{CDI_KIND}={name}",),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class OwnerReference(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
+class OwnerReference(msgspec.Struct, rename="camel", kw_only=True, frozen=True, gc=False):
     api_version: str = ""
     kind: str = ""
     name: str = ""
@@ -13,7 +13,7 @@ class OwnerReference(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
     controller: bool | None = None
 
 
-class ObjectMeta(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
+class ObjectMeta(msgspec.Struct, rename="camel", kw_only=True, frozen=True, gc=False):
     name: str = ""
     namespace: str = ""
     uid: str = ""
@@ -22,4 +22,5 @@ class ObjectMeta(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
     deletion_timestamp: str | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
-    owner_references: list[OwnerReference] | None = None
+    owner_references: tuple[OwnerReference, ...] | None = None
+    finalizers: tuple[str, ...] | None = None

@@ -163,3 +163,36 @@ def test_a_fair_share_needs_no_quotas() -> None:
     assert card_steps.next_step(at(facts=xe, carving=carving, wanted=layout, users={1: A})) == MakeVfs(6)
     no_probe = msgspec.structs.replace(xe, autoprobe=False)
     assert card_steps.next_step(at(facts=no_probe, carving=carving, wanted=layout, users={1: A})) == card_steps.Autoprobe()
+
+
+M2 = named("flex170_m2")
+
+
+def promised(**changes: Any) -> Situation:
+    return at(**{"promised": True, "users": {1: A}} | changes)
+
+
+def test_a_card_is_cut_as_claims_rely_on_and_vfs_that_nobody_has_go_for_it() -> None:
+    assert card_steps.next_step(promised()) == Remember(CARVING)
+    there = facts(vfs=vfs(4))
+    assert card_steps.next_step(promised(facts=there, carving=CARVING)) is None
+    assert card_steps.next_step(promised(facts=there, carving=CARVING, wanted=(M2, M2))) == RemoveVfs()
+    step = card_steps.next_step(promised(carving=CARVING, wanted=(M2, M2)))
+    assert isinstance(step, Remember) and isinstance(step.change, Carving) and step.change.layout == (M2, M2)
+
+
+def test_the_places_of_profiles_matter_to_claims() -> None:
+    mixed = msgspec.structs.replace(CARVING, profiles=(M2, M4, M4))
+    there = facts(vfs=vfs(3))
+    assert card_steps.next_step(promised(facts=there, carving=mixed, wanted=(M4, M2, M4))) == RemoveVfs()
+    assert card_steps.next_step(at(facts=there, carving=mixed, wanted=(M4, M2, M4), eager=True)) is None
+
+
+def test_what_a_name_means_may_change_under_claims_without_their_vfs_going() -> None:
+    smaller = msgspec.structs.replace(M4, memory_bytes=1 << 30)
+    assert card_steps.next_step(promised(facts=facts(vfs=vfs(4)), carving=CARVING, wanted=(smaller,) * 4)) is None
+
+
+def test_vfs_of_somebody_else_are_no_ones_promise() -> None:
+    step = card_steps.next_step(promised(facts=facts(vfs=vfs(4))))
+    assert isinstance(step, Impossible) and "somebody else made" in step.why and "4 × flex170_m4" in step.why

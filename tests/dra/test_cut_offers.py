@@ -86,6 +86,17 @@ def test_vfs_of_others_are_offered_as_they_are_and_the_card_is_not() -> None:
     assert (made.gpus, made.terms, dict(made.withheld)) == (theirs, {}, {PF.name: "2 VFs are enabled"})
 
 
+@pytest.mark.parametrize(("wanted", "state"), [((), State.HEALTHY), (M4[:2], State.HEALTHY), (M4, State.WEDGED)])
+def test_vfs_of_ours_that_nothing_has_in_force_are_not_taken_for_an_administrators(wanted: Layout, state: State) -> None:
+    vfs = tuple(cut_offers.planned(PF, index, None) for index in range(1, 5))
+    pf = msgspec.structs.replace(CUT, state=state, why="why")
+    sight = Sight(Inventory((pf, *vfs)), {PF.bdf: CutCard(CARD, wanted, CARVING, None)}, boot_id=BOOT)
+    made = offer(sight, remembered={}, in_use=(), selected=lambda g: True)
+    going = {vf.name for vf in vfs} - set(made.profiles)
+    assert going and {name: why for name, why in made.withheld.items() if name != PF.name} == dict.fromkeys(going, "about to be taken away")
+    assert not going & {gpu.name for gpu in made.gpus}
+
+
 def test_a_sick_card_offers_nothing_of_itself() -> None:
     sick = msgspec.structs.replace(PF, state=State.WEDGED, publishable=False, why="wedged")
     made = offer(

@@ -78,6 +78,7 @@ def test_names_fit_are_unique_and_recognized(root: str, driver: str, uid: str, o
         ("dra-ABCDEFGHIJKLMNOPQRSTUV-reg.sock", "dra-abcdefghijklmnopqrstuv-reg.sock", True),
         ("dra-ABCDEFGHIJKLMNOPQRSTUV==-reg.sock", "dra-abcdefghijklmnopqrstuv-reg.sock", True),
         ("dra-ABCDEFGHIJKLMNOPQRSTUV-reg.sock", "gpu.intel.com-reg.sock", False),
+        ("gpu.intel.com.sock", "gpu.intel.com-reg.sock", True),
         ("gpuXintel.com-reg.sock", "gpu.intel.com-reg.sock", False),
         ("gpu.nvidia.com-reg.sock", "gpu.intel.com-reg.sock", False),
         ("gpu.intel.com.example.org-reg.sock", "gpu.intel.com-reg.sock", False),
@@ -86,3 +87,7 @@ def test_names_fit_are_unique_and_recognized(root: str, driver: str, uid: str, o
 )
 def test_only_own_registrars_are_leftovers(name: str, own: str, ours: bool) -> None:
     assert kubelet_sockets.is_registrar_of(DRIVER, name, own=own) is ours
+
+
+def test_the_endpoint_of_the_original_driver_is_a_leftover_too() -> None:
+    assert kubelet_sockets.is_endpoint("plugin.sock") and not kubelet_sockets.is_endpoint("plugins.sock")

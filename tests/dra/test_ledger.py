@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from dra import ledger as ledgers
+from dra.claims import Stage
 from dra.ledger import Ledger
 from dra.names import Bdf, ClaimUid, DeviceName, PoolName
 from dra.records import Grant, Kept, Record
@@ -51,3 +55,16 @@ def test_a_pf_and_its_vfs_exclude_each_other_and_vfs_do_not() -> None:
 def test_in_use_lists_holders_only() -> None:
     used = holding(grant(PF), grant(VF1, admin=True)).in_use()
     assert used == {grant(PF).device: ["holder"]}
+
+
+def test_a_card_is_not_cut_in_two_ways() -> None:
+    def of(bdf: Bdf, *layout: tuple[str, int]) -> Grant:
+        return msgspec.structs.replace(grant(bdf, parent=PF), layout=layout)
+
+    held = holding(of(VF1, ("m4", 4)))
+    assert not blocked(held, of(VF2, ("m4", 4)))
+    assert blocked(held, of(VF2, ("m2", 2))) and blocked(held, grant(VF2, parent=PF))
+    assert blocked(holding(grant(VF1, parent=PF)), of(VF2, ("m4", 4)))
+    assert ledgers.layouts(held) == {PF: (("m4", 4),)}
+    going = msgspec.structs.replace(next(iter(held.records())), stage=Stage.RELEASING)
+    assert ledgers.layouts(Ledger({going.uid: Kept(going)})) == {}

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dra import settings
+from dra import durations, settings
+from dra.controller_settings import ControllerConfiguration
 from dra.devices import Gpu
 from dra.names import Bdf
-from dra.settings import ControllerConfiguration, NodePluginConfiguration, Publish, Selector, SettingsInvalid
+from dra.settings import NodePluginConfiguration, Publish, Selector, SettingsInvalid
 
 HEAD = {"apiVersion": "gpu.intel.com/v1alpha1", "kind": "NodePluginConfiguration"}
 
@@ -26,7 +27,7 @@ def test_a_file_with_nothing_but_its_kind_means_the_defaults() -> None:
 
 def test_fields_are_read() -> None:
     made = decode(gracePeriod="1m30s", deviceEvents={"source": "udev"}, publish={"exclude": [{"integrated": True}]}, probes={"port": 0})
-    assert settings.seconds(made.grace_period) == 90
+    assert durations.seconds(made.grace_period) == 90
     assert (made.device_events.source, made.probes.port) == ("udev", 0)
     assert made.publish.exclude == (Selector(integrated=True),)
 
@@ -75,17 +76,6 @@ def test_no_document_does_worse_than_be_refused(document: dict[str, object]) -> 
         settings.decode_node(HEAD | document, "s.yaml")
     except SettingsInvalid:
         return
-
-
-@pytest.mark.parametrize(("text", "value"), [("500ms", 0.5), ("10s", 10), ("1m30s", 90), ("2h", 7200), ("1h0m1s", 3601), ("0s", 0)])
-def test_durations(text: str, value: float) -> None:
-    assert settings.seconds(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "10", "s", "-1s", "1d", "1s1m", " 1s", "１s"])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="not a duration"):
-        settings.seconds(text)
 
 
 ARC = Gpu(bdf=Bdf("0000:03:00.0"), device="0x56a0", model="Arc A770")

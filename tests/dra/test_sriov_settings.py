@@ -36,7 +36,7 @@ def want(card: Card, vfs: object, **fields: Any) -> Wanted:
 
 
 def test_nothing_is_cut_by_default() -> None:
-    assert Sriov() == msgspec.convert({}, Sriov) and Sriov().mode == "off"
+    assert Sriov() == msgspec.convert({}, Sriov) and Sriov().mode == "auto"
     assert sriov_settings.faults(Sriov()) == ()
     assert sriov_settings.wanted(Sriov(), gpu(B60), B60, {}) == Wanted()
 
@@ -205,3 +205,24 @@ def test_settings_without_faults_become_feasible_layouts_or_reasons(card: Card, 
     assert bool(made.layout) != bool(made.why)
     assert layouts.feasible(made.layout, card) == ()
     assert made.layout == () or FAIR_SHARE not in made.layout or set(made.layout) == {FAIR_SHARE}
+
+
+def test_kubelets_up_to_1_30_have_cards_cut_on_demand_unless_told_otherwise() -> None:
+    assert sriov_settings.for_classic(Sriov()).mode == "on-demand"
+    assert sriov_settings.for_classic(decode(mode="off")).mode == "off"
+    fixed = sriov_settings.for_classic(decode(layouts=[{"select": {}, "vfs": "b60_n4"}]))
+    assert (fixed.mode, fixed.make) == ("fixed", "eager")
+
+
+def test_which_cards_may_come_to_be_cut() -> None:
+    uncuttable = msgspec.structs.replace(gpu(B60), max_vfs_usable=0)
+    on_demand = sriov_settings.for_classic(Sriov())
+    assert sriov_settings.may_cut(on_demand, gpu(B60), {}) and not sriov_settings.may_cut(on_demand, uncuttable, {})
+    assert not sriov_settings.may_cut(Sriov(), gpu(B60), {})
+
+
+def test_a_layout_that_claims_rely_on_is_made_of_its_names() -> None:
+    own = decode(profiles=[{"name": "small", "memory": "1Gi"}])
+    assert [one.name for one in sriov_settings.promised(own, ["small", "b60_n4"], B60).layout] == ["small", "b60_n4"]
+    assert sriov_settings.unknown_profiles(own, ["small", "b60_n4", "fair-share", "no", "no"]) == ["no"]
+    assert sriov_settings.promised(own, ["no"], B60) == Wanted((), ("there is no profile 'no' any more",))

@@ -8,7 +8,7 @@ import pytest
 
 from dra import takeover
 from dra.errors import StateCorrupt
-from dra.names import BootId, PoolName
+from dra.names import BootId, ClaimUid, PoolName
 
 UID = "0a1b2c3d-0000-0000-0000-000000000001"
 DEVICE = "0000-03-00-0-0x56c0"
@@ -92,3 +92,19 @@ def test_cut_and_flipped_at_every_byte_it_never_crashes() -> None:
                 takeover.read(damaged, pool=PoolName("n"), boot_id=BootId("b"))
             except StateCorrupt:
                 continue
+
+
+def test_claims_of_the_classic_releases_hold_what_they_held() -> None:
+    gpu = {"uid": "0000:03:00.0-0x56c0", "type": "gpu", "memory": 16000, "millicores": 1000, "parentuid": "", "vfindex": 0}
+    claims = {
+        "whole": [gpu],
+        "shared": [gpu | {"millicores": 300}],
+        "vf": [gpu | {"uid": "0000:03:00.1-0x56c0", "type": "vf", "millicores": 250, "parentuid": gpu["uid"]}],
+        "unmade": [gpu | {"uid": "", "type": "vf"}],
+    }
+    found = takeover.imported(claims, takeover.STATE, pool=PoolName("n"), boot_id=BootId("b"), driver="gpu.resource.intel.com")
+    grants = {record.uid: record.grants[0] for record in found.records}
+    assert (grants[ClaimUid("whole")].exclusive, grants[ClaimUid("shared")].share_id) == (True, "shared")
+    assert (grants[ClaimUid("vf")].parent, grants[ClaimUid("vf")].share_id) == ("0000:03:00.0", None)
+    assert {record.driver for record in found.records} == {"gpu.resource.intel.com"}
+    assert len(found.refused) == 1 and found.refused[0].startswith("GpuAllocationState: claim 'unmade'")
