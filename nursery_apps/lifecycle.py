@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from dra.errors import DriverError
+from dra.kubernetes_releases import UnsupportedRelease
 from dra.settings import SettingsInvalid
 
 log = logging.getLogger(__name__)
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 OK: Final = 0
 CRASHED: Final = 1
 MISUSED: Final = 2
-"""Exit code for wrong flags or settings: restarting does not help."""
+"""Exit code for wrong flags or settings, and for a Kubernetes that is too old: restarting does not help."""
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -38,7 +39,7 @@ def run(app: App) -> int:
             return OK  # noqa: ASYNC104
         for leaf in leaves:
             log.critical("stopped by %s: %s", type(leaf).__name__, leaf, exc_info=leaf if _is_a_bug(leaf) else None)
-        return MISUSED if all(isinstance(leaf, SettingsInvalid) for leaf in leaves) else CRASHED  # noqa: ASYNC104
+        return MISUSED if all(isinstance(leaf, SettingsInvalid | UnsupportedRelease) for leaf in leaves) else CRASHED  # noqa: ASYNC104
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

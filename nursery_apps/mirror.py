@@ -36,14 +36,20 @@ class Mirror(Generic[T]):
         namespace: str = "",
         random: Callable[[], float],
         on_not_served: Callable[[], None] = lambda: None,
+        on_change: Callable[[T | None, T | None], None] = lambda _before, _after: None,
     ) -> None:
-        """`on_not_served` is called when the server answers 404: the version may have gone."""
+        """
+        Args:
+            on_not_served: called when the server answers 404: the version may have gone.
+            on_change: (before, after) of every object that changed, None for one that was not or is no longer there. Must not wait.
+        """
         self._kube = kube
         self._what = what
         self._field_selector = field_selector
         self._namespace = namespace
         self._random = random
         self._on_not_served = on_not_served
+        self._on_change = on_change
         self._version: str | None = None
         self._objects: dict[tuple[str, str], tuple[str, T]] = {}
         self.changes: Latest[int] = Latest(0)
@@ -54,6 +60,10 @@ class Mirror(Generic[T]):
     @property
     def objects(self) -> Mapping[tuple[str, str], T]:
         return {key: found for key, (_, found) in self._objects.items()}
+
+    def find(self, name: str, *, namespace: str = "") -> T | None:
+        found = self._objects.get((namespace, name))
+        return found[1] if found is not None else None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow until cancelled; ready after the first LIST that worked. Trouble with the API server never ends it."""
@@ -96,10 +106,15 @@ class Mirror(Generic[T]):
         for found in listing.items:
             key, version = _identity(found)
             fresh[key] = (version, found)
-        differs, self._objects = fresh != self._objects, fresh
+        before, self._objects = self._objects, fresh
         # A running watch goes on from where it is: what it tells again is recognized by its version.
         self._version = self._version or listing.resource_version
         self.error.set(None)
+        differs = False
+        for key in before.keys() | fresh.keys():
+            if before.get(key) != fresh.get(key):
+                differs = True
+                self._on_change(_object(before.get(key)), _object(fresh.get(key)))
         if differs or not self.changes.value:
             self._changed()
 
@@ -112,7 +127,8 @@ class Mirror(Generic[T]):
 
     def forget(self, name: str, *, namespace: str = "") -> None:
         """The same for a deletion."""
-        if self._objects.pop((namespace, name), None) is not None:
+        if (gone := self._objects.pop((namespace, name), None)) is not None:
+            self._on_change(gone[1], None)
             self._changed()
 
     async def _follow(self, version: str) -> None:
@@ -132,8 +148,10 @@ class Mirror(Generic[T]):
                     self._put(key, event.resource_version, event.object)
 
     def _put(self, key: tuple[str, str], version: str, found: T) -> None:
-        if self._objects.get(key) != (version, found):
+        before = self._objects.get(key)
+        if before != (version, found):
             self._objects[key] = (version, found)
+            self._on_change(_object(before), found)
             self._changed()
 
     def _kept_version(self, key: tuple[str, str]) -> str | None:
@@ -145,6 +163,10 @@ class Mirror(Generic[T]):
 
     def _delays(self) -> Iterator[float]:
         return backoff.delays(self._random, first_seconds=FIRST_RETRY_SECONDS, cap_seconds=RETRY_AT_MOST_SECONDS)
+
+
+def _object(kept: tuple[str, T] | None) -> T | None:
+    return kept[1] if kept is not None else None
 
 
 def _identity(found: Any) -> tuple[tuple[str, str], str]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 import trio
 
 from dra import settings_plan
-from dra.settings import NodePluginConfiguration, SettingsInvalid
+from dra.settings import SettingsInvalid
 from dra.settings_plan import Plan, Verdict
 from nursery_apps.latest import Latest
 from nursery_apps.seams import RunBlocking, StateDir
 
 log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=msgspec.Struct)
+S_co = TypeVar("S_co", covariant=True)
 
 APPLIED_FILE: Final = "applied-settings.json"
 """In the state directory: what is in force, for `gpu-node-plugin plan` to compare with."""
@@ -31,8 +34,8 @@ class Result(msgspec.Struct, frozen=True):
     lines: tuple[str, ...]
 
 
-class SettingsSource(Protocol):
-    def read(self) -> NodePluginConfiguration:
+class SettingsSource(Protocol[S_co]):
+    def read(self) -> S_co:
         """Read and check the file; blocking.
 
         Raises:
@@ -43,21 +46,25 @@ class SettingsSource(Protocol):
         """Wake when the file may have changed, until cancelled."""
 
 
-class Reloader:
+class Reloader(Generic[S]):
     """Owns `settings`. `hang_up` is what SIGHUP calls."""
 
     def __init__(
         self,
-        current: NodePluginConfiguration,
-        source: SettingsSource | None,
+        current: S,
+        source: SettingsSource[S] | None,
         *,
-        plan: Callable[[NodePluginConfiguration, NodePluginConfiguration], Plan],
-        state: StateDir,
+        plan: Callable[[S, S], Plan[S]],
+        state: StateDir | None,
         run_blocking: RunBlocking,
         on_result: Callable[[Result], None],
     ) -> None:
-        """`source` is None without a settings file: SIGHUP then says that there is nothing to read."""
-        self.settings: Latest[NodePluginConfiguration] = Latest(current)
+        """
+        Args:
+            source: None without a settings file: SIGHUP then says that there is nothing to read.
+            state: where to note what is in force; None: nobody compares with it.
+        """
+        self.settings: Latest[S] = Latest(current)
         self._source = source
         self._plan = plan
         self._state = state
@@ -67,6 +74,8 @@ class Reloader:
         """What was said last: a file that is touched, or read again at start, is not news."""
         self._asked = trio.Event()
         self._by_signal = False
+        self._forgetful = False
+        self._noting = trio.Lock()
 
     def hang_up(self) -> None:
         """SIGHUP came: read the file even if it looks the same."""
@@ -87,6 +96,22 @@ class Reloader:
                 self._asked = trio.Event()
                 by_signal, self._by_signal = self._by_signal, False
                 await self._reload(by_signal)
+
+    async def forget(self) -> None:
+        """Remove the note of what is in force, and make none until `keep`.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        async with self._noting:
+            self._forgetful = True
+            if (state := self._state) is not None:
+                await self._run_blocking(lambda: state.remove(APPLIED_FILE))
+
+    async def keep(self) -> None:
+        """Note it again."""
+        self._forgetful = False
+        await self._remember(self.settings.value)
 
     def _wake(self) -> None:
         self._asked.set()
@@ -116,15 +141,19 @@ class Reloader:
         if changed:
             await self._remember(made.effective)
 
-    async def _remember(self, settings: NodePluginConfiguration) -> None:
+    async def _remember(self, settings: S) -> None:
+        if (state := self._state) is None:
+            return
         data = msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n"
         try:
-            await self._run_blocking(lambda: self._state.replace(APPLIED_FILE, data))
+            async with self._noting:
+                if not self._forgetful:
+                    await self._run_blocking(lambda: state.replace(APPLIED_FILE, data))
         except OSError as error:
             log.warning("cannot note the settings in force (%s): `plan` will compare with older ones", error)
 
 
-def _outcome(made: Plan) -> str:
+def _outcome(made: Plan[S]) -> str:
     verdicts = {entry.verdict for entry in made.entries}
     if not verdicts:
         return "unchanged"

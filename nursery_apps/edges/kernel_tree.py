@@ -17,6 +17,8 @@ Ioctl = Callable[[int, int, Any], int]
 
 _MAX_LINKS: Final = 40
 """MAXSYMLINKS of include/linux/namei.h."""
+MAX_READ_BYTES: Final = 16 * 1024 * 1024
+"""Files of sysfs have a page, those of debugfs rarely more than some hundred KiB."""
 _NAME_BYTES: Final = 32
 """More than any DRM driver's name; a longer one is not ours."""
 
@@ -37,9 +39,12 @@ class RealKernelTree:
             mode = os.fstat(fd).st_mode
             if not stat.S_ISREG(mode):
                 raise _error(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, path)
-            pieces = []
+            pieces, size = [], 0
             while piece := os.read(fd, 65536):
                 pieces.append(piece)
+                size += len(piece)
+                if size > MAX_READ_BYTES:  # a stream, or a memory: not what anybody here means to read
+                    raise _error(errno.EFBIG, path)
         except OSError as error:
             raise _named(error, path) from None
         finally:
@@ -103,6 +108,12 @@ class RealKernelTree:
             return os.path.exists(self._real(path))
         except FileNotFoundError:
             return False
+
+    def mode(self, path: str) -> int:
+        found = os.stat(self._real(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise _error(errno.EINVAL, path)
+        return stat.S_IMODE(found.st_mode)
 
     def node(self, path: str) -> NodeStat:
         found = os.stat(self._real(path))

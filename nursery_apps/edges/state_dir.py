@@ -31,12 +31,32 @@ class RealStateDir:
     def __init__(self, path: str, *, mode: int = 0o750) -> None:
         """Creates the directory if need be. Raises OSError naming it if that fails."""
         self._path = Path(path)
-        self._path.mkdir(mode=mode, parents=True, exist_ok=True)
-        self._directory_fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._directory_fd = self._open(mode)
         self._remove_leftovers()
+
+    def _open(self, mode: int) -> int:
+        """With a share in the directory, by which `vanish` of another instance knows that it is not alone."""
+        while True:
+            self._path.mkdir(mode=mode, parents=True, exist_ok=True)
+            fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_SH)  # waits for a `vanish` at most
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.stat(self._path)):
+                    return fd
+            os.close(fd)  # it was taken away in between
 
     def close(self) -> None:
         os.close(self._directory_fd)
+
+    def vanish(self) -> None:
+        """Close it, and take the directory away if nothing but our lock is in it; one that is a mount stays, empty, and one that another
+        instance has open (a rolling update) stays as it is."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._directory_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not any(name != _LOCK for name in os.listdir(self._path)):
+                self._file(_LOCK).unlink(missing_ok=True)
+                self._path.rmdir()
+        self.close()
 
     def read(self, name: str) -> bytes | None:
         try:

@@ -32,11 +32,29 @@ def edits(name: str) -> dict[str, Any]:
     return {"env": [f"{ENV}={name}"]}
 
 
+Health = Mapping[str, list[tuple[str, str, str]]]
+"""Container -> (name of the claim's status, health, message) for each device."""
+
+
+def health_of(pod: dict[str, Any]) -> Health:
+    return {
+        container["name"]: [
+            (status["name"], each["health"], each.get("message", ""))
+            for status in container.get("allocatedResourcesStatus") or ()
+            for each in status["resources"]
+        ]
+        for container in pod["status"].get("containerStatuses") or ()
+    }
+
+
 class World(Protocol):
     """One node, and what is asked of its kubelet. Pods of a container `main`, or of containers that name a request or None for all."""
 
     seconds: float
     """How long its kubelet may take for what it does again by itself."""
+
+    tells_health: bool
+    """Whether it watches the health of devices: by default from 1.36 on."""
 
     def plugin(self, *, versions: list[str] | None = None) -> TinyPlugin: ...
 
@@ -64,11 +82,16 @@ class World(Protocol):
 
     async def given(self, pod: str) -> dict[str, str]: ...
 
+    async def health(self, pod: str, expected: Health) -> None:
+        """Until the pod's status says so of its containers."""
+        ...
+
     async def restart_kubelet(self) -> None: ...
 
 
 class Simulated:
     seconds = 5.0
+    tells_health = True
 
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
@@ -118,11 +141,17 @@ class Simulated:
     async def given(self, pod: str) -> dict[str, str]:
         return {name: "".join(got.env).removeprefix(f"{ENV}=") for name, got in self._cluster.injected(pod).items()}
 
+    async def health(self, pod: str, expected: Health) -> None:
+        def said(pods: list[dict[str, Any]]) -> bool:
+            return any(each["metadata"]["name"] == pod and health_of(each) == expected for each in pods)
+
+        await self._cluster.wait(kinds.POD, said, f"pod {pod} with {expected}")
+
     async def restart_kubelet(self) -> None:
         await self._cluster.kubelet.restart()
 
 
-QUICK = Timing(reconcile=0.02, prepare_again=0.1, unprepare_again=0.05, start_again=0.1, wipe_after=0.3)
+QUICK = Timing(reconcile=0.02, prepare_again=0.1, unprepare_again=0.05, start_again=0.1, wipe_after=0.3, health_again=0.05)
 
 
 @contextlib.asynccontextmanager
@@ -139,6 +168,7 @@ class Real:
     def __init__(self, api: Api, ns: Namespace, cluster: Cluster) -> None:
         self._api, self._ns, self._cluster = api, ns, cluster
         [self._node] = api.ready_nodes()
+        self.tells_health = api.version >= (1, 36)
 
     def plugin(self, *, versions: list[str] | None = None) -> TinyPlugin:
         # A socket is found by its file, so that this process can serve what the node sees under another name.
@@ -195,6 +225,12 @@ class Real:
         found = await _thread(self._api.get, "Pod", pod, self._ns.name)
         names = [container["name"] for container in found["spec"]["containers"]]
         return {name: (await _thread(self._ns.logs, pod, name)).strip() for name in names}
+
+    async def health(self, pod: str, expected: Health) -> None:
+        with trio.fail_after(self.seconds):
+            while (said := health_of(await _thread(self._api.get, "Pod", pod, self._ns.name))) != expected:
+                print(f"pod {pod}: {said}")
+                await trio.sleep(1)
 
     async def restart_kubelet(self) -> None:
         await _thread(Faults(self._cluster).restart, components.KUBELET)

@@ -395,6 +395,32 @@ async def test_calls_that_outlast_the_grace_are_told_unavailable(directory: str)
             await site.talk.cleaned.acquire()
 
 
+async def test_a_stream_ends_at_once_and_other_calls_have_the_grace(directory: str) -> None:
+    async with serving(directory, grace_seconds=20) as site:
+        call = site.client.hang.future(Words(text="wait"), timeout=15)
+        stream = site.client.count(Words(number=1, text="wait"), timeout=15)
+        await thread(next, stream)
+        for _ in range(2):
+            await site.talk.hanging.acquire()
+        site.scope.cancel()
+        assert await outcome(partial(_the_next, stream)) == ("UNAVAILABLE", "the driver is stopping")
+        await site.talk.cleaned.acquire()
+        site.talk.let_go.set()
+        assert await outcome(call.result) == ("OK", "wait")
+
+
+async def test_a_stream_that_comes_while_others_have_the_grace_is_refused(directory: str) -> None:
+    async with serving(directory, grace_seconds=20) as site, await trio.open_unix_socket(site.path) as peer:
+        await peer.send_all(raw_request(talk.HANG, {}, Words(text="wait").SerializeToString()))
+        await site.talk.hanging.acquire()
+        site.scope.cancel()
+        await until_said(peer, frame(GOAWAY, 0, 0, b"\x7f\xff\xff\xff\0\0\0\0"))
+        await peer.send_all(raw_request(talk.COUNT, {}, Words(number=1, text="wait").SerializeToString(), stream=3).removeprefix(PREFACE))
+        await until_said(peer, b"\1\5\0\0\0\3")  # headers that end stream 3
+        site.talk.let_go.set()
+        assert frames(await until_said(peer, b""))[-1] == (HEADERS, 1)
+
+
 async def test_peers_are_asked_to_go_elsewhere(directory: str) -> None:
     async with serving(directory, grace_seconds=10) as site, await trio.open_unix_socket(site.path) as peer:
         await peer.send_all(raw_request(talk.HANG, {}, Words(text="wait").SerializeToString()))
@@ -546,7 +572,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
-def raw_request(path: str, headers: dict[str, str], message: bytes = b"", *, window: int = 0) -> bytes:
+def raw_request(path: str, headers: dict[str, str], message: bytes = b"", *, window: int = 0, stream: int = 1) -> bytes:
     """A call by hand: headers as HPACK literals without index."""
 
     def text(value: str) -> bytes:
@@ -571,7 +597,12 @@ def raw_request(path: str, headers: dict[str, str], message: bytes = b"", *, win
     opening = PREFACE
     if window:
         opening = PREFACE[:24] + frame(4, 0, 0, b"\0\4" + window.to_bytes(4, "big")) + frame(8, 0, 0, window.to_bytes(4, "big"))
-    return opening + frame(1, 4, 1, block) + frame(0, 1, 1, b"\0" + len(message).to_bytes(4, "big") + message)
+    return opening + frame(1, 4, stream, block) + frame(0, 1, stream, b"\0" + len(message).to_bytes(4, "big") + message)
+
+
+def _the_next(stream: Any, timeout: float) -> Words:
+    words: Words = next(stream)
+    return words
 
 
 def raw_call(path: str, method: str, headers: dict[str, str]) -> tuple[str, str]:

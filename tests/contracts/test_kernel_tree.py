@@ -115,6 +115,14 @@ def test_nodes_have_numbers_and_permissions(kind: str, kernel: KernelTree, folde
     assert kernel.node(f"dev/dri/by-path/pci-{BDF}-card").minor == 1
 
 
+def test_files_have_modes_and_nothing_else_has(kernel: KernelTree) -> None:
+    assert kernel.mode(f"{DEVICE}/vendor") & 0o222 == 0
+    assert kernel.mode(f"sys/bus/pci/devices/{BDF}/sriov_numvfs") & 0o600 == 0o600
+    assert kernel.mode("sys/bus/pci/drivers/xe/bind") == 0o200
+    assert refused(kernel.mode, DEVICE) == errno.EINVAL
+    assert refused(kernel.mode, f"{DEVICE}/nothing") == errno.ENOENT
+
+
 def test_write_then_read(kernel: KernelTree) -> None:
     path = f"sys/bus/pci/devices/{BDF}/tile0/gt0/freq0/max_freq"
     kernel.write(path, "1300\n")

@@ -82,7 +82,7 @@ class Simcluster:
     """The embedded control plane's API server, and its levers."""
 
     def __init__(self, server_version: str, versions: Sequence[str]) -> None:
-        # It plays 1.31 and newer only: a server without DRA is one that serves no version of it.
+        # A server without DRA is one that serves no version of it.
         release = releases.release(server_version if versions else "1.34", runtime_config=tuple(v for v in versions if v != "v1"))
         served = tuple((version, plurals) for version, plurals in release.served if version in versions)
         release = msgspec.structs.replace(release, served=served, git_version=server_version)
@@ -295,3 +295,42 @@ async def test_namespaces_and_patches(opener: Opener) -> None:
         assert (await api.list(EVENTS, namespace="other")).items == []
         with pytest.raises(NotFound):
             await api.get(EVENTS, "e", namespace="other")
+
+
+CLAIMS: Resource[dict[str, Any]] = Resource("resource.k8s.io/v1", "resourceclaims", dict, namespaced=True)
+
+
+async def test_apply_writes_the_entries_it_names_and_takes_back_those_it_no_longer_names(opener: Opener) -> None:
+    def entry(device: str, **more: Any) -> dict[str, Any]:
+        return {"driver": "gpu.intel.com", "pool": "n1", "device": device, **more}
+
+    def devices(stored: dict[str, Any]) -> dict[str, Any]:
+        return {each["device"]: each.get("data") for each in stored["status"]["devices"]}
+
+    async with opener() as (api, _):
+        made = await api.create(
+            CLAIMS,
+            {"metadata": {"name": "c"}, "spec": {"devices": {"requests": [{"name": "g", "exactly": {"deviceClassName": "g"}}]}}},
+            namespace="default",
+        )
+        results = [{"request": "g", **entry(device)} for device in ("a", "b", "others")]
+        theirs = entry("others", data={"by": "them"})
+        status = {"allocation": {"devices": {"results": results}}, "devices": [theirs]}
+        merge = "application/merge-patch+json"
+        await api.patch(CLAIMS, "c", {"status": status}, content_type=merge, namespace="default", subresource="status")
+
+        async def apply(*entries: dict[str, Any]) -> dict[str, Any]:
+            body = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "c", "namespace": "default"}}
+            body["metadata"]["uid"] = made["metadata"]["uid"]  # type: ignore[index]
+            return await api.patch(
+                CLAIMS,
+                "c",
+                {**body, "status": {"devices": list(entries)}},
+                content_type="application/apply-patch+yaml",
+                namespace="default",
+                subresource="status",
+            )
+
+        assert devices(await apply(entry("a", data={"n": 1}), entry("b"))) == {"others": {"by": "them"}, "a": {"n": 1}, "b": None}
+        assert devices(await apply(entry("a", data={"n": 2}))) == {"others": {"by": "them"}, "a": {"n": 2}}
+        assert devices(await api.get(CLAIMS, "c", namespace="default")) == {"others": {"by": "them"}, "a": {"n": 2}}

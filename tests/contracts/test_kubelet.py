@@ -127,3 +127,35 @@ async def test_a_useless_list_of_versions_is_refused(world: World) -> None:
         await tiny.until(lambda: tiny.verdicts, seconds=world.seconds)
         registered, why = tiny.verdicts[0]
         assert not registered and why
+
+
+HEALTH = ["v1.DRAPlugin", "v1.DRAResourceHealth", "v1alpha1.DRAResourceHealth"]
+
+
+async def test_a_pods_status_says_what_the_driver_says_of_its_devices(world: World) -> None:
+    if not world.tells_health:
+        pytest.skip("this kubelet does not watch the health of devices")
+    with world.plugin(versions=HEALTH) as tiny:
+        tiny.say({"gpu-0": (1, "")})
+        await tiny.until(lambda: tiny.verdicts, seconds=world.seconds)
+        await world.offer("gpu-0", "gpu-1")
+        await world.claim("c")
+        await world.pod("p", claim="c", containers={"all": None, "one": "gpu"})
+        await world.running("p")
+        await world.health("p", {"all": [("claim:gpu", "Healthy", "")], "one": [("claim:gpu/gpu", "Healthy", "")]})
+        tiny.say({"gpu-0": (2, "on fire"), "gpu-1": (1, "")})
+        await world.health("p", {"all": [("claim:gpu", "Unhealthy", "on fire")], "one": [("claim:gpu/gpu", "Unhealthy", "on fire")]})
+        tiny.say({"gpu-0": (1, "warm")})
+        await world.health("p", {"all": [("claim:gpu", "Healthy", "warm")], "one": [("claim:gpu/gpu", "Healthy", "warm")]})
+        assert len([method for method in tiny.methods() if method == "NodeWatchResources"]) == 1, "one stream for all of it"
+        await world.no_pods()
+
+
+async def test_a_health_stream_that_ends_is_opened_anew(world: World) -> None:
+    if not world.tells_health:
+        pytest.skip("this kubelet does not watch the health of devices")
+    with world.plugin(versions=HEALTH) as tiny:
+        tiny.say({"gpu-0": (2, "on fire")})
+        await tiny.until(lambda: tiny.verdicts, seconds=world.seconds)
+        await tiny.end_watches()
+        await tiny.until(lambda: tiny.methods().count("NodeWatchResources") == 2, seconds=world.seconds)

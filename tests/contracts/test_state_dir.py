@@ -156,3 +156,27 @@ def test_an_instance_that_starts_between_making_a_file_and_locking_it_costs_no_w
     assert state.read("a") == b"one"
     assert starts == []
     state.close()
+
+
+def test_a_directory_that_nothing_is_in_vanishes_and_any_other_stays(tmp_path: Path) -> None:
+    empty, used = tmp_path / "empty", tmp_path / "used"
+    for path in (empty, used):
+        state = RealStateDir(str(path))
+        with state.locked():
+            pass
+        if path is used:
+            state.replace("journal", b"x")
+        state.vanish()
+    assert not empty.exists() and (used / "journal").read_bytes() == b"x"
+
+
+def test_a_directory_that_another_instance_has_open_stays_as_it_is(tmp_path: Path) -> None:
+    old, new = RealStateDir(str(tmp_path / "d")), RealStateDir(str(tmp_path / "d"))
+    with new.locked():
+        old.vanish()
+        assert (tmp_path / "d" / ".lock").exists()
+    new.replace("a", b"one")
+    assert new.read("a") == b"one"
+    new.remove("a")
+    new.vanish()
+    assert not (tmp_path / "d").exists()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from dra.kubernetes_releases import UnsupportedRelease
 from dra.settings import SettingsInvalid
 from nursery_apps import lifecycle
 
@@ -85,6 +86,11 @@ def test_a_programming_error_comes_with_its_traceback(caplog: pytest.LogCaptureF
 def test_each_of_several_failures_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert lifecycle.run(failing(OSError(5, "a"), OSError(5, "b"))) == lifecycle.CRASHED
     assert sorted(caplog.messages) == ["stopped by OSError: [Errno 5] a", "stopped by OSError: [Errno 5] b"]
+
+
+def test_a_kubernetes_that_is_too_old_is_misuse_too(caplog: pytest.LogCaptureFixture) -> None:
+    assert lifecycle.run(failing(UnsupportedRelease("the kubelet is v1.27.1"))) == lifecycle.MISUSED
+    assert caplog.messages == ["stopped by UnsupportedRelease: the kubelet is v1.27.1"]
 
 
 def test_settings_that_cannot_work_are_misuse(caplog: pytest.LogCaptureFixture) -> None:

@@ -24,8 +24,7 @@ QUIET: dict[str, Any] = {
     "not_published": 0,
     "dropped_fields": 0,
     "slice_writes": 0,
-    "events": 0,
-    "events_dropped": 0,
+    "faulty_cards": 0,
     "stuck_cards": 0,
     "registered": True,
 }
@@ -68,6 +67,7 @@ def test_series_of_known_outcomes_start_at_nought() -> None:
     found = scrape(Metrics())
     assert found["claim_operations_total{outcome=ok,verb=unprepare}"] == 0
     assert found["reloads_total{result=invalid}"] == 0
+    assert found["findings_total{reason=OrphanedClaim}"] == 0
 
 
 def test_devices_and_claims_are_those_of_now() -> None:
@@ -84,8 +84,9 @@ def test_devices_and_claims_are_those_of_now() -> None:
 
 def test_totals_kept_elsewhere_are_counters() -> None:
     metrics = Metrics()
-    assert scrape(metrics, slice_writes=3, events=1)["slice_writes_total"] == 3
-    found = scrape(metrics, slice_writes=5, events=1, events_dropped=2)
+    assert scrape(metrics, slice_writes=3)["slice_writes_total"] == 3
+    metrics.state(ready={}, behind=False, events=1, events_dropped=2)
+    found = scrape(metrics, slice_writes=5)
     assert (found["slice_writes_total"], found["events_written_total"], found["events_dropped_total"]) == (5, 1, 2)
 
 
@@ -100,6 +101,29 @@ def test_journal_scans_findings_and_reloads() -> None:
     assert (found["journal_commits_total"], found["journal_decisions_total"], found["journal_bytes_total"]) == (1, 3, 900)
     assert (found["inventory_scan_seconds_count"], found["hung_scans"], found["wedged_total"]) == (1, 1, 1)
     assert (found["findings_total{reason=OrphanedFile}"], found["reloads_total{result=applied}"]) == (1, 1)
+
+
+def test_a_settings_file_that_is_refused_stays_in_sight_until_it_is_mended() -> None:
+    metrics = Metrics()
+    seen = []
+    for outcome in ("applied", "invalid", "unchanged", "refused", "partly"):
+        metrics.reload(outcome)
+        seen.append(scrape(metrics)["last_reload_successful"])
+    assert (scrape(Metrics())["last_reload_successful"], seen) == (1, [1, 0, 1, 0, 1])
+
+
+def test_what_readyz_looks_at_and_whether_the_api_server_is_heard() -> None:
+    metrics = Metrics()
+    metrics.state(ready={"inventory": None, "ResourceSlices": "forbidden"}, behind=True, events=0, events_dropped=0)
+    found = scrape(metrics)
+    assert (found["ready{check=inventory}"], found["ready{check=ResourceSlices}"], found["watches_behind"]) == (1, 0, 1)
+
+
+def test_gpus_that_are_there_are_described() -> None:
+    metrics = Metrics()
+    there = scrape(metrics, inventory=Inventory((gpu(3),)))
+    assert there["gpu_info{bdf=0000:03:00.0,driver=,kind=pf,model=,pci_id=0x56c0}"] == 1
+    assert not any(name.startswith("gpu_info") for name in scrape(metrics))
 
 
 def test_the_process_itself_is_measured() -> None:

@@ -13,7 +13,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nursery_apps import probes
+from nursery_apps import http_service, probes
 from nursery_apps.probes import Probes
 
 HOST = "127.0.0.1"
@@ -89,8 +89,8 @@ async def test_http_1_0(node: Node) -> None:
     "data",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200,  # a TLS client
-        b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 3 * probes.HEADER_BYTES,
-        b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"a" * 3 * probes.HEADER_BYTES,
+        b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 3 * http_service.HEADER_BYTES,
+        b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"a" * 3 * http_service.HEADER_BYTES,
         b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
         b"\r\n\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",

@@ -41,6 +41,11 @@ class InFlight:
         self._verdict = rpc.RpcError(rpc.Status.DEADLINE_EXCEEDED, "the call's deadline has passed")
         """What the caller is told if the work was cancelled."""
 
+    @property
+    def streams(self) -> bool:
+        """Whether it is answered with many messages, perhaps without end."""
+        return isinstance(self._routes.get(self._path), rpc.ServerStream)
+
     def cancel(self, error: Exception) -> None:  # noqa: ARG002  (grpclib's signature)
         """The peer has reset the stream or is gone; grpclib says so to what it calls the stream's wrapper."""
         self._lost.cancel()

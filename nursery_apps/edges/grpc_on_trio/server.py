@@ -118,13 +118,15 @@ class _Site:
                 self._changed.unpark_all()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Let the calls in flight finish, end the rest, close the connections."""
+        """End the streams, let the other calls in flight finish, end the rest, close the connections."""
+        verdict = rpc.RpcError(rpc.Status.UNAVAILABLE, "the driver is stopping")
         for calls in self._connections:
             calls.peer.go_away()
+            calls.stop_streams(verdict)
         with trio.move_on_after(grace_seconds):
             await self._until(self._idle)
         for calls in self._connections:
-            calls.end(rpc.RpcError(rpc.Status.UNAVAILABLE, "the driver is stopping"))
+            calls.end(verdict)
         await self._until(self._idle)
         for calls in list(self._connections):
             calls.peer.close("The driver is stopping")
@@ -149,6 +151,8 @@ class _Calls(protocol.AbstractHandler):
         self._most_bytes = most_bytes
         self._changed = changed
         self._calls: dict[Any, call.InFlight] = {}
+        self._no_streams: rpc.RpcError | None = None
+        """Why there are none any more."""
 
     @property
     def in_flight(self) -> int:
@@ -161,6 +165,8 @@ class _Calls(protocol.AbstractHandler):
             return
         in_flight = stream.wrapper = call.InFlight(self._routes, stream, headers, most_bytes=self._most_bytes)
         self._calls[stream] = in_flight
+        if self._no_streams is not None and in_flight.streams:
+            in_flight.end(self._no_streams)  # it was on its way when the peer was asked to go elsewhere
         self._nursery.start_soon(self._run, stream, release_stream, in_flight)
 
     def cancel(self, stream: Any) -> None:
@@ -168,6 +174,13 @@ class _Calls(protocol.AbstractHandler):
 
     def close(self) -> None:
         """Nothing, for the same reason."""
+
+    def stop_streams(self, verdict: rpc.RpcError) -> None:
+        """Those that are open, and those that still come."""
+        self._no_streams = verdict
+        for in_flight in self._calls.values():
+            if in_flight.streams:
+                in_flight.end(verdict)
 
     def end(self, verdict: rpc.RpcError) -> None:
         for in_flight in self._calls.values():

@@ -70,7 +70,7 @@ def closed(driver: Driver) -> bool:
 
 def test_xe_is_asked_twice(tmp_path: Path) -> None:
     driver = Driver("xe")
-    assert ask(tmp_path, driver, "xe") == (MemoryRegion("device", 1, 4096),)
+    assert ask(tmp_path, driver, "xe") == (MemoryRegion("device", 1, 4096, 0),)
     assert closed(driver)
 
 

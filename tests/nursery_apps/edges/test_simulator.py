@@ -143,6 +143,9 @@ async def test_the_command_line_client(kernel: SimKernel, tmp_path: Path) -> Non
         failed = await run(str(path), "read", f"sys/bus/pci/devices/{GPU}/vendor")
         assert (failed.returncode, b"Input/output error" in failed.stderr) == (1, True)
         assert (await run(str(path), "read", f"sys/bus/pci/devices/{GPU}/vendor")).stdout == b"0x8086\n"
+        assert (await run(str(path), "aer", GPU, "fatal", "3")).returncode == 0
+        assert (await run(str(path), "read", f"sys/bus/pci/devices/{GPU}/aer_dev_fatal")).stdout.endswith(b"TOTAL_ERR_FATAL 3\n")
+        assert (await run(str(path), "off-bus", GPU)).returncode == 0
         assert b"no operation 'explode'" in (await run(str(path), "explode")).stderr
         assert (await run(str(path), "reboot")).returncode == 0
     assert not kernel.state()[GPU]["wedged"]
