@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from dra import claim_metadata, discovery, journal, layout_plan, settings, settings_plan
+from dra.decommissioning import Stage
 from dra.errors import DriverError
 from dra.kernel_tree import KernelTree
 from dra.names import DRIVER_NAME, BootId, NodeName
@@ -26,13 +27,18 @@ from nursery_apps import lifecycle, log, reload
 from nursery_apps.credentials import Credentials
 from nursery_apps.edges import in_cluster, kernel_call
 from nursery_apps.edges.file_watch import InotifyWatch
+from nursery_apps.edges.grpc_on_trio.client import RpcClient
 from nursery_apps.edges.grpc_on_trio.server import RpcServer
 from nursery_apps.edges.kernel_tree import RealKernelTree
 from nursery_apps.edges.kube_api import HttpKubeApi
+from nursery_apps.edges.settings_file import SettingsFile, decode_text
 from nursery_apps.edges.state_dir import RealStateDir
-from nursery_apps.node import app, discover, flags
+from nursery_apps.node import app, discover, dra_kind, flags
+from nursery_apps.node.dra_kind import DraKind
+from nursery_apps.node.dra_side import SideKind
 from nursery_apps.node.parts import Parts
 from nursery_apps.seams import DeviceEvents, RunBlocking
+from nursery_apps.version import VERSION
 
 T = TypeVar("T")
 
@@ -47,7 +53,7 @@ BOOT_ID = "proc/sys/kernel/random/boot_id"
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 after a clean stop, 1 after a crash, 2 for wrong flags or settings."""
-    options = flags.parser(os.environ, run=_run, discover=_discover, plan=_plan, reload=_reload).parse_args(argv)
+    options = flags.parser(os.environ, run=_run, discover=_discover, plan=_plan, reload=_reload, record=_record).parse_args(argv)
     try:
         code: int = options.command(options)
     except DriverError as refusal:
@@ -81,9 +87,12 @@ def _tree(options: argparse.Namespace) -> KernelTree:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    if options.config is None:
+    if options.settings is not None:
+        wanted = decode_text(options.settings.encode(), "--settings", settings.decode_node)
+    elif options.config is not None:
+        wanted = SettingsFile(options.config, settings.decode_node).read()
+    else:
         raise SettingsInvalid("plan: which file? Give --config FILE")
-    wanted = _SettingsFile(options.config).read()
     state = Path(options.kubelet_root) / "plugins" / DRIVER_NAME
     applied = state / reload.APPLIED_FILE
     current = NodePluginConfiguration()
@@ -113,26 +122,33 @@ def _reload(options: argparse.Namespace) -> int:  # noqa: ARG001  (it has no fla
     return lifecycle.OK
 
 
-# --- the daemon --------------------------------------------------------------------------------------------------------------------------
+def _record(options: argparse.Namespace) -> int:
+    from dra import recording
+    from nursery_apps.edges.patient_tree import PatientTree
 
-
-class _SettingsFile:
-    """Keeps the promise of `nursery_apps.reload.SettingsSource`."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def read(self) -> NodePluginConfiguration:
+    made = recording.record(PatientTree(_tree(options)))
+    if not made.gpus:
+        raise SettingsInvalid("record: this machine has no Intel GPU on its PCI bus (`discover` says what there is): nothing is recorded")
+    data = msgspec.json.format(msgspec.json.encode(made.document), indent=1) + b"\n"
+    if options.output is None:
+        sys.stdout.buffer.write(data)
+    else:
         try:
-            data = Path(self._path).read_bytes()
+            Path(options.output).write_bytes(data)
         except OSError as error:
-            raise SettingsInvalid(f"{self._path}: {error.strerror}") from None
-        from nursery_apps.edges import yaml_text
+            raise SettingsInvalid(f"record: cannot write {options.output}: {error.strerror}") from None
+    said = [
+        f"recorded {made.gpus} GPUs and VFs, {len(data) // 1024} KiB" + (f", in {options.output}" if options.output else ""),
+        "left out: serial numbers, UUIDs, MAC addresses, the boot id, all of the kernel's command line but for GPUs and the IOMMU",
+        *(f"blanked: {path}" for path in made.blanked),
+        *(f"not readable: {text}" for text in made.unread),
+        "look through it before you send it; `gpu-node-plugin discover --simulate FILE` shows what it is to the driver",
+    ]
+    print("\n".join(said), file=sys.stderr)
+    return lifecycle.OK
 
-        return settings.decode_node(yaml_text.load(data, self._path), self._path)
 
-    async def watch(self, wake: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        await InotifyWatch().file(self._path, wake, task_status=task_status)
+# --- the daemon --------------------------------------------------------------------------------------------------------------------------
 
 
 def _in_threads(most: int) -> RunBlocking:
@@ -148,7 +164,7 @@ def _run(options: argparse.Namespace) -> int:
     log.set_up(options.log_format, "info")
     if not options.node_name:
         raise SettingsInvalid("--node-name (or NODE_NAME) is required: in a DaemonSet take it from the downward API, spec.nodeName")
-    source = _SettingsFile(options.config) if options.config else None
+    source = SettingsFile(options.config, settings.decode_node) if options.config else None
     wanted = source.read() if source is not None else NodePluginConfiguration()
     log.set_level(wanted.logging.level)
     document = _document(options.simulate) if options.simulate else None
@@ -158,7 +174,7 @@ def _run(options: argparse.Namespace) -> int:
 async def _daemon(
     options: argparse.Namespace,
     wanted: NodePluginConfiguration,
-    source: _SettingsFile | None,
+    source: SettingsFile[NodePluginConfiguration] | None,
     document: tuple[object, str | None] | None,
     stop: trio.Event,
     on_hang_up: Callable[[Callable[[], None]], None],
@@ -168,11 +184,17 @@ async def _daemon(
     metadata_path = str(state_path / claim_metadata.DIRECTORY)
     metadata_dir = _directory(metadata_path, 0o755, "--kubelet-root")
     real = RealKernelTree(options.sysfs_root, options.dev_root)
-    kube = HttpKubeApi(_credentials(options), user_agent=f"intel-gpu-dra/{flags.VERSION}", random=random.random)
+    kube = HttpKubeApi(_credentials(options), user_agent=f"intel-gpu-dra/{VERSION}", random=random.random)
+    node, run_blocking = NodeName(options.node_name), _in_threads(WORKERS)
+    kind = await _kind(options, kube, node, state, run_blocking, stop)
+    if kind is None:
+        return
+    checkpoint = state if kind.driver == DRIVER_NAME else _directory(str(state_path.with_name(kind.driver)), 0o750, "--kubelet-root")
     async with trio.open_nursery() as nursery:
         tree, events = await _machine(options, wanted, document, state_path, real, nursery)
         parts = Parts(
-            node=NodeName(options.node_name),
+            kind=kind,
+            node=node,
             boot_id=BootId(tree.read(BOOT_ID).strip()),
             kubelet_root=options.kubelet_root,
             pod_uid=os.environ.get("POD_UID"),
@@ -183,12 +205,14 @@ async def _daemon(
             kube=kube,
             # The grace itself is the claims' deadline (app.run): calls end when the claims they wait for do.
             listener=RpcServer(grace_seconds=settings.BOUNDS["gracePeriod"][1]),
+            caller=RpcClient(),
             directory_watch=InotifyWatch(),
             state=state,
+            checkpoint=checkpoint,
             cdi_dir=cdi_dir,
             metadata_dir=metadata_dir,
             metadata_path=metadata_path,
-            run_blocking=_in_threads(WORKERS),
+            run_blocking=run_blocking,
             kernel_call=kernel_call.caller(KERNEL_THREADS),
             clock=time.time,
             random=random.random,
@@ -199,10 +223,38 @@ async def _daemon(
         finally:
             with trio.move_on_after(1, shield=True):
                 await kube.aclose()
-            state.close()
             cdi_dir.close()
-            metadata_dir.close()
+            for directory in (metadata_dir, state):  # the first is in the second
+                if parts.stage.value is Stage.CLEAN:
+                    directory.vanish()
+                else:
+                    directory.close()
         nursery.cancel_scope.cancel()
+
+
+async def _kind(
+    options: argparse.Namespace, kube: HttpKubeApi, node: NodeName, state: RealStateDir, run_blocking: RunBlocking, stop: trio.Event
+) -> SideKind | None:
+    """Which DRA; None if the program is to stop before that is known. Each start imports only its own."""
+    chosen: list[DraKind] = []
+    async with trio.open_nursery() as nursery:
+
+        async def give_up() -> None:
+            await stop.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(give_up)
+        chosen.append(await dra_kind.choose(kube, node, state, run_blocking=run_blocking, random=random.random))
+        nursery.cancel_scope.cancel()
+    if not chosen:
+        return None
+    if chosen == [DraKind.STRUCTURED]:
+        from nursery_apps.node.structured import StructuredKind
+
+        return StructuredKind(options.pod_namespace)
+    from nursery_apps.node.classic.side import ClassicKind
+
+    return ClassicKind(options.pod_namespace, holder=os.environ.get("POD_NAME") or f"{node}-{os.getpid()}")
 
 
 async def _machine(

@@ -14,8 +14,7 @@ import trio
 
 from dra import backoff
 from dra.kubelet_sockets import KubeletSockets
-from dra.names import DRIVER_NAME
-from nursery_apps.node import endpoint, kubelet_services, registration
+from nursery_apps.node import endpoint, registration
 from nursery_apps.node.parts import Parts
 
 log = logging.getLogger(__name__)
@@ -33,24 +32,27 @@ async def run(parts: Parts, *, stop: trio.Event, task_status: trio.TaskStatus[Ku
     async with trio.open_nursery() as supporters:
         await supporters.start(parts.probes)
         await supporters.start(parts.journal.run)
-        await supporters.start(parts.reader.run)
+        await supporters.start(parts.side.support)
         await supporters.start(parts.announcer.run)
         await supporters.start(parts.reloader.run)
         await supporters.start(parts.tell_changes)
-        supporters.start_soon(parts.served.run)
         supporters.start_soon(parts.own_node.run)
+        supporters.start_soon(parts.crossing.run, stop)
         async with trio.open_nursery() as hardware:
-            hardware.start_soon(parts.cards.run)
             async with trio.open_nursery() as claims:
                 await claims.start(parts.desk.run)
                 async with trio.open_nursery() as intake:
                     await intake.start(parts.inventory.run)
-                    await intake.start(parts.offering.run)
-                    await intake.start(parts.publisher.run)
+                    await hardware.start(parts.cards.run)  # after the first scan: what is offered first is what is there
+                    await intake.start(parts.health.run)
+                    await intake.start(parts.side.offering.run)
+                    await intake.start(parts.side.publish)
                     parts.reporter.recovered(await parts.reconciler.recover())
                     await intake.start(parts.reconciler.run)
+                    await intake.start(parts.decommissioner.run)
                     sockets = await parts.sockets()
-                    await intake.start(partial(_serve, parts, sockets))
+                    if not stop.is_set():  # of a kubelet that speaks the other DRA we do not even want to be known
+                        await intake.start(partial(_serve, parts, sockets))
                     task_status.started(sockets)
                     await stop.wait()
                     log.info("stopping: no new calls, %d claims in work", parts.desk.busy())
@@ -70,7 +72,7 @@ async def _serve(parts: Parts, sockets: KubeletSockets, *, task_status: trio.Tas
                 endpoint.serve,
                 parts.listener,
                 parts.directory_watch,
-                kubelet_services.routes(parts.desk),
+                parts.side.routes(parts.desk),
                 sockets.endpoint,
                 delays=_socket_delays(parts),
             )
@@ -86,8 +88,8 @@ async def _register(parts: Parts, sockets: KubeletSockets, *, task_status: trio.
         parts.listener,
         parts.directory_watch,
         socket_path=sockets.registrar,
-        info=registration.PluginInfo(DRIVER_NAME, sockets.endpoint, kubelet_services.SUPPORTED_VERSIONS),
-        on_get_info=parts.served.poke,  # the kubelet may have been upgraded, and the API server with it
+        info=registration.PluginInfo(parts.driver, sockets.endpoint, parts.side.announces),
+        on_get_info=parts.side.on_get_info,
         state=parts.registration,
         delays=_socket_delays(parts),
         clock=parts.clock,

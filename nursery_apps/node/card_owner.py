@@ -9,25 +9,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import trio
 
-from dra import binding, card_errors, card_facts, card_steps
+from dra import card_errors, card_facts, card_steps
 from dra.card_facts import CardFacts
 from dra.card_steps import Situation, Step
 from dra.carvings import Carving, Uncarve
+from dra.classic import handle
 from dra.devices import Gpu, Inventory
 from dra.discovery import PCI_DEVICES
 from dra.errors import DriverError, HardwareFault, NotYet
+from dra.health.recovery import Method
 from dra.kernel_tree import KernelTree
 from dra.layouts import Layout, describe
 from dra.ledger import Change, Ledger
 from dra.names import Bdf, BootId, ClaimUid
+from dra.records import Grant
 from dra.vf_quotas import Write
 from nursery_apps.latest import Latest
 from nursery_apps.node.journal_writer import Journal
+from nursery_apps.node.rebinder import UP_SECONDS, OnStep, Rebinder
 from nursery_apps.seams import Hung, KernelCall
 
 log = logging.getLogger(__name__)
@@ -38,12 +42,14 @@ WRITE_SECONDS: Final = 10.0
 """For a quota or an override: they reach the firmware in milliseconds."""
 PROBE_SECONDS: Final = 2.0
 """For each VF that is made or taken away, beyond WRITE_SECONDS: a probe takes 0.1 to 1 s, taking away waits up to 0.5 s for its reset."""
-UP_SECONDS: Final = 30.0
-"""For VFs to get their driver and nodes, or a function its new driver; the kernel is done when its write returns, udev some time after."""
 STEPS_MAX: Final = 40
 """Of one attempt: a card takes about ten from one layout to another. More means that somebody works against us, or the kernel does."""
 LOOK_SECONDS: Final = 1.0
 """A look without an event, while something is waited for: events can be lost, and nobody listens any more when the program is stopping."""
+
+SEEN_SECONDS: Final = 3.0
+"""For the inventory to have seen that VFs are gone. It looks within 0.1 s of the event, and again after LOOK_SECONDS if that was lost; when
+the program is stopping nobody looks, and nothing is offered any more either."""
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,19 +58,18 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     gpu: Gpu
     """The PF, as the last scan found it."""
     layout: Layout
+    promised: bool = False
+    """Claims were given VFs of this layout."""
     eager: bool
     keep: bool
     users: Mapping[int, Collection[ClaimUid]]
     """0 for the card itself."""
     needed: Collection[int]
     """VFs of them that claims are to have; those of others are of claims that go."""
+    recover: Method | None = None
+    """It is wedged, nobody uses it, and this is to be tried."""
     drivers: Mapping[Bdf, str]
     """Functions that a claim wants bound to another driver, or wanted: `` is back to the DRM driver."""
-
-
-class OnStep(Protocol):
-    def __call__(self, bdf: Bdf, step: str, seconds: float, /) -> None:
-        """A step of a card took so long: `MakeVfs`, `Provision`, `Unbind`, ..."""
 
 
 class CardOwner:
@@ -84,7 +89,10 @@ class CardOwner:
         self.bdf = bdf
         self._tree, self._call, self._journal = tree, call, journal
         self._inventory, self._rescan, self._boot_id, self._on_step = inventory, rescan, boot_id, on_step
+        self._rebinder = Rebinder(tree, self._in_kernel, self._change, on_step)
         self._doing = ""
+        self._overdue: frozenset[int] = frozenset()
+        """VFs that had all the time there is since they were made: claims on others do not wait for them again."""
         self.stuck: trio.Event | None = None
         """Set when the kernel lets go of a call that it held for too long; None while it holds none. Until then this card is left alone."""
 
@@ -103,15 +111,33 @@ class CardOwner:
                 faults[self.bdf] = refused
             except OSError as error:
                 faults[self.bdf] = card_errors.refused(self.bdf, self._doing, error)
+            if wish.recover is not None and not faults:
+                await self._recover(wish.recover, faults)
             for bdf, driver in sorted(wish.drivers.items()):  # one that fails does not stop the others
                 try:
-                    await self._bind(bdf, driver or None)
+                    await self._rebinder.bind(bdf, driver or None)
                 except DriverError as refused:
                     faults[bdf] = refused
         except Hung as hung:
             self.stuck = hung.back
             return dict.fromkeys((self.bdf, *wish.drivers), card_errors.hung(self.bdf, self._doing, hung.seconds))
         return faults
+
+    async def _recover(self, method: Method, faults: dict[Bdf, DriverError]) -> None:
+        try:
+            await self._confirm_idle()
+            await self._rebinder.recover(self.bdf, method)
+        except DriverError as refused:
+            faults[self.bdf] = refused
+
+    async def _confirm_idle(self) -> None:
+        def decide(ledger: Ledger) -> list[Change]:
+            for record in ledger.records():
+                if any(grant.card == self.bdf and not grant.admin for grant in record.grants):
+                    raise NotYet(f"{self.bdf} or VFs of it are held by claim {record.uid}", reason="CardInUse")
+            return []
+
+        await self._journal.commit(decide)
 
     # --- VFs ------------------------------------------------------------------------------------------------------------------------
 
@@ -125,6 +151,7 @@ class CardOwner:
                 facts=facts,
                 carving=self._journal.ledger.value.carvings.get(self.bdf),
                 wanted=wish.layout,
+                promised=wish.promised,
                 eager=wish.eager,
                 keep=wish.keep,
                 users=wish.users,
@@ -159,6 +186,8 @@ class CardOwner:
         started = trio.current_time()
         match step:
             case card_steps.Remember(change):
+                if isinstance(change, Uncarve) and not facts.vfs:
+                    await self._out_of_sight()
                 await self._remember(change)
             case card_steps.Provision(writes):
                 await self._provision(facts, writes)
@@ -189,11 +218,19 @@ class CardOwner:
         if isinstance(change, Carving):
             log.info("%s: to be cut into %s", self.bdf, describe(change.layout))
 
+    async def _out_of_sight(self) -> None:
+        """Until the inventory shows no VFs of the card either. In an inventory that is behind a journal that has forgotten them, they would
+        pass for an administrator's, and be offered to claims."""
+        with trio.move_on_after(SEEN_SECONDS):
+            while (gpu := self._inventory.value.by_bdf().get(self.bdf)) is not None and gpu.vfs_now:
+                await self._change()
+
     async def _confirm_unused(self) -> None:
         """Ask the journal as it is on disk: in a rolling update another instance may have granted a VF meanwhile."""
 
         def decide(ledger: Ledger) -> list[Change]:
-            if holders := _holders(ledger, self.bdf, of_vfs=True):
+            carving = ledger.carvings.get(self.bdf)
+            if holders := _holders(ledger, self.bdf, of_vfs_in=carving.names if carving is not None else ()):
                 raise NotYet(f"VFs of {self.bdf} are held by claim {holders[0]}", reason="CardInUse")
             return []
 
@@ -213,6 +250,7 @@ class CardOwner:
             await self._in_kernel("writing quotas", write_all, WRITE_SECONDS)
 
     async def _make(self, count: int) -> None:
+        self._overdue = frozenset()
         try:
             await self._write("making VFs", "sriov_numvfs", str(count), WRITE_SECONDS + PROBE_SECONDS * count)
         except OSError as error:
@@ -240,38 +278,18 @@ class CardOwner:
             there = card_facts.vfs(self._tree, self.bdf)
             return [index for index in indexes if index not in there or not there[index].is_up]
 
-        with trio.move_on_after(UP_SECONDS):
-            while await self._in_kernel("looking at VFs", missing, WRITE_SECONDS):
-                await self._change()
-            return
         left = await self._in_kernel("looking at VFs", missing, WRITE_SECONDS)
+        with trio.move_on_after(UP_SECONDS):
+            while left and not self._overdue.issuperset(left):
+                await self._change()
+                left = await self._in_kernel("looking at VFs", missing, WRITE_SECONDS)
         if left:
+            self._overdue = frozenset(left)
             named = ", ".join(map(str, left[:6])) + (", ..." if len(left) > 6 else "")
             raise HardwareFault(
                 f"VF {named} of {self.bdf} got no driver or no device nodes within {UP_SECONDS:.0f} s; see the kernel's log",
                 reason="VfNotReady",
             )
-
-    # --- drivers --------------------------------------------------------------------------------------------------------------------
-
-    async def _bind(self, bdf: Bdf, driver: str | None) -> None:
-        began = trio.current_time()
-        while True:
-            facts = await self._in_kernel("looking at a function", partial(binding.facts, self._tree, bdf), WRITE_SECONDS)
-            if (why_not := binding.refusal(facts, driver)) is not None:
-                raise HardwareFault(f"{bdf} cannot be bound to {driver or 'its own driver'}: {why_not}", reason="DriverNotSwitched")
-            step = binding.next_step(facts, driver)
-            if step is None:
-                return
-            if isinstance(step, binding.Await):
-                if trio.current_time() - began > UP_SECONDS:
-                    raise HardwareFault(f"{bdf}: {step.what} did not come within {UP_SECONDS:.0f} s", reason="DriverNotSwitched")
-                await self._change()
-                continue
-            log.info("%s: %s", bdf, step)
-            started = trio.current_time()
-            await self._in_kernel(f"{type(step).__name__.lower()}", partial(binding.perform, self._tree, bdf, step), UP_SECONDS)
-            self._on_step(bdf, type(step).__name__, trio.current_time() - started)
 
     # --- the kernel -----------------------------------------------------------------------------------------------------------------
 
@@ -290,14 +308,15 @@ class CardOwner:
         self._rescan()
 
 
-def _holders(ledger: Ledger, card: Bdf, *, of_vfs: bool = False) -> list[ClaimUid]:
-    """Claims that hold the card itself, or its VFs."""
-    return [
-        record.uid
-        for record in ledger.records()
-        for grant in record.grants
-        if not grant.admin and (grant.parent if of_vfs else grant.bdf) == card
-    ]
+def _holders(ledger: Ledger, card: Bdf, *, of_vfs_in: handle.Layout | None = None) -> list[ClaimUid]:
+    """Claims that hold the card itself, or VFs that it has in a layout: who waits for another one has none of these."""
+
+    def holds(grant: Grant) -> bool:
+        if of_vfs_in is None:
+            return grant.bdf == card
+        return grant.parent == card and (not grant.layout or grant.layout == of_vfs_in)
+
+    return [record.uid for record in ledger.records() for grant in record.grants if not grant.admin and holds(grant)]
 
 
 def _in_runs(writes: tuple[Write, ...]) -> list[list[Write]]:

@@ -17,18 +17,22 @@ import trio
 from dra import card_facts, layout_plan, sriov_settings
 from dra import ledger as ledgers
 from dra.carvings import Carving
+from dra.classic import handle
 from dra.devices import Gpu, Inventory, Kind
 from dra.discovery import DRM_DRIVERS
 from dra.errors import DriverError
+from dra.health.recovery import Method
 from dra.kernel_tree import KernelTree
 from dra.names import Bdf, BootId
 from dra.offer import CutCard, Sight
 from dra.records import Grant
 from dra.sriov_settings import Sriov, Wanted
+from dra.vf_cards import Card
 from nursery_apps.latest import Latest
-from nursery_apps.node.card_owner import CardOwner, OnStep, Wish
+from nursery_apps.node.card_owner import CardOwner, Wish
 from nursery_apps.node.journal_writer import Journal
 from nursery_apps.node.own_node import OwnNode
+from nursery_apps.node.rebinder import OnStep
 from nursery_apps.seams import Hung, KernelCall
 
 log = logging.getLogger(__name__)
@@ -77,19 +81,30 @@ class Cards:
         on_step: OnStep,
         on_fault: Callable[[Bdf, DriverError], None],
         on_plan: Callable[[str, bool], None],
+        recoveries: Latest[Mapping[Bdf, Method]] | None = None,
+        on_recovered: Callable[[Bdf, DriverError | None], None] = lambda _bdf, _fault: None,
     ) -> None:
         """
         Args:
             node: its labels are for the settings' selectors.
             on_fault: something of a card could not be done; told once for each cause.
+            recoveries: wedged cards that are to be bound anew, and how.
+            on_recovered: that was done, or could not be.
             on_plan: (what is made of a card, whether that is a fault of the settings), when the settings want something new of it.
         """
         self._tree, self._call, self._journal, self._boot_id = tree, call, journal, boot_id
         self._inventory, self._rescan, self._settings, self._node = inventory, rescan, settings, node
         self._on_step, self._on_fault, self._on_plan = on_step, on_fault, on_plan
+        self._recoveries: Latest[Mapping[Bdf, Method]] = recoveries if recoveries is not None else Latest({})
+        self._on_recovered = on_recovered
         self._attentions: dict[Bdf, _Attention] = {}
         self._told: dict[Bdf, Wanted] = {}
         self._viewed: tuple[object, ...] = ()
+        self._known: dict[Bdf, Card] = {}
+        self._known_of = -1
+        """The version of the inventory that `_known` was read with: claims that come do not have all cards read again."""
+        self._promised: Mapping[Bdf, handle.Layout] = {}
+        """What claims relied on at the last view."""
         self._closing = False
         self._wake = trio.Event()
         self._answered = trio.lowlevel.ParkingLot()
@@ -99,7 +114,7 @@ class Cards:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Attend to cards until `close`, then until the owners at work are done; ready when the settings were held against them once."""
         async with trio.open_nursery() as owners, trio.open_nursery() as sources:
-            for cell in (self._inventory, self._journal.ledger, self._settings, self._node):
+            for cell in (self._inventory, self._journal.ledger, self._settings, self._node, self._recoveries):
                 sources.start_soon(self._follow, cell)
             while not self._closing:
                 self._wake = trio.Event()
@@ -124,9 +139,14 @@ class Cards:
         """Whether a card's owner has a say in this grant. A whole GPU that was never cut and keeps its driver needs nobody."""
         if grant.admin:
             return False
-        if grant.driver or grant.card in self._journal.ledger.value.carvings:
+        if grant.driver or grant.layout or grant.card in self._journal.ledger.value.carvings:
             return True
         return grant.parent is not None and grant.device not in self._inventory.value.by_name
+
+    def is_cut_for(self, grant: Grant) -> bool:
+        """Whether the card is cut as a claim relies on; true of grants that rely on nothing."""
+        carving = self._journal.ledger.value.carvings.get(grant.card)
+        return not grant.layout or (carving is not None and carving.names == grant.layout)
 
     async def ready(self, cards: Collection[Bdf]) -> dict[Bdf, DriverError]:
         """Have the owners of these cards attend to them once more, all at once, and wait until they have; what could not be done of cards
@@ -142,6 +162,11 @@ class Cards:
         return {bdf: fault for card in tickets for bdf, fault in self._attentions[card].faults.items()}
 
     @property
+    def faulty(self) -> int:
+        """Cards of which something could not be done at the last try."""
+        return sum(bool(each.faults) for each in self._attentions.values())
+
+    @property
     def stuck(self) -> int:
         """Cards on which a call hangs in the kernel."""
         return sum(each.owner.stuck is not None and not each.owner.stuck.is_set() for each in self._attentions.values())
@@ -149,30 +174,40 @@ class Cards:
     # --- what is wanted -------------------------------------------------------------------------------------------------------------
 
     async def _view(self) -> None:
-        """Hold the settings against every card they may be about."""
-        inventory, sriov, carvings = self._inventory.value, self._settings.value, self._journal.ledger.value.carvings
-        now = (self._inventory.version, self._settings.version, self._labels(), carvings)
+        """Hold the settings, and what claims rely on, against every card they may be about."""
+        inventory, sriov, ledger = self._inventory.value, self._settings.value, self._journal.ledger.value
+        carvings, promised = ledger.carvings, ledgers.layouts(ledger)
+        now = (self._inventory.version, self._settings.version, self._labels(), carvings, promised)
         if now == self._viewed:
             return
-        self._viewed = now
+        self._viewed, self._promised = now, promised
+        if self._known_of != now[0]:
+            self._known, self._known_of = {}, self._inventory.version
         found: dict[Bdf, CutCard] = {}
         for gpu in inventory.gpus:
             if gpu.kind is not Kind.PF or gpu.driver not in DRM_DRIVERS:
                 continue
-            if gpu.bdf not in carvings and sriov_settings.cut_for(sriov, gpu, self._labels()) is None:
+            if not (gpu.bdf in carvings or gpu.bdf in promised or sriov_settings.may_cut(sriov, gpu, self._labels())):
                 continue
             attention = self._attention(gpu.bdf)
             if attention.owner.stuck is not None and not attention.owner.stuck.is_set():
                 continue
-            try:
-                facts = await self._call(partial(card_facts.read, self._tree, gpu), seconds=LOOK_SECONDS)
-            except Hung as hung:
-                log.error("%s: %s", gpu.bdf, hung)
-                attention.owner.stuck = hung.back
-                continue
-            wanted = sriov_settings.wanted(sriov, gpu, facts.card, self._labels())
-            self._tell(gpu, wanted, carvings.get(gpu.bdf))
-            found[gpu.bdf] = CutCard(facts.card, wanted.layout, carvings.get(gpu.bdf), self._fault_of(gpu.bdf))
+            if (card := self._known.get(gpu.bdf)) is None:
+                try:
+                    card = (await self._call(partial(card_facts.read, self._tree, gpu), seconds=LOOK_SECONDS)).card
+                except Hung as hung:
+                    log.error("%s: %s", gpu.bdf, hung)
+                    attention.owner.stuck = hung.back
+                    continue
+                self._known[gpu.bdf] = card
+            wanted = sriov_settings.wanted(sriov, gpu, card, self._labels())
+            carving = carvings.get(gpu.bdf)
+            self._tell(gpu, wanted, carving)
+            if gpu.bdf in promised:
+                wanted = sriov_settings.promised(sriov, handle.profiles_of(promised[gpu.bdf]), card)
+            elif sriov.mode == "on-demand" and sriov.keep == "keep" and carving is not None and carving.tells_of(gpu.device, self._boot_id):
+                wanted = Wanted(carving.layout)
+            found[gpu.bdf] = CutCard(card, wanted.layout, carving, self._fault_of(gpu.bdf))
         self.sight.set(Sight(inventory, found, sriov.without_counters, self._boot_id))
 
     def _tell(self, gpu: Gpu, wanted: Wanted, carving: Carving | None) -> None:
@@ -196,21 +231,26 @@ class Cards:
         """What is wanted of each card that anything is wanted of. A GPU that is whole and stays so needs nobody."""
         ledger, sriov, gpus = self._journal.ledger.value, self._settings.value, self._inventory.value.by_bdf()
         users, drivers, staying = ledgers.users(ledger, gpus), ledgers.drivers(ledger), ledgers.users(ledger, gpus, going=False)
-        views = self.sight.value.cards if self.sight.value is not None else {}
-        eager = {bdf for bdf, view in views.items() if sriov.make == "eager" and view.wanted}
+        views, promised = self.sight.value.cards if self.sight.value is not None else {}, ledgers.layouts(ledger)
+        eager = {bdf for bdf, view in views.items() if sriov.make == "eager" and view.wanted and bdf not in promised}
         cut = {bdf for bdf, by_index in users.items() if any(index > 0 for index in by_index)}
         asked = {bdf for bdf, each in self._attentions.items() if each.asked > each.answered}
+        recoveries = self._recoveries.value
         wishes = {}
-        for bdf in {*ledger.carvings, *drivers, *eager, *cut, *asked}:
+        for bdf in {*ledger.carvings, *drivers, *eager, *cut, *asked, *recoveries}:
             gpu, view = gpus.get(bdf), views.get(bdf)
             if gpu is None:
                 self._give_up(bdf)
                 continue
+            if promised.get(bdf) != self._promised.get(bdf):
+                continue  # a claim came or went during the view: the next one, which is due, knows of it
             wishes[bdf] = Wish(
                 gpu=gpu,
                 layout=view.wanted if view is not None else (),
-                eager=bdf in eager,
-                keep=sriov.keep == "keep",
+                promised=bdf in promised,
+                eager=bdf in eager and bdf not in recoveries,
+                keep=sriov.keep == "keep" and bdf not in recoveries,
+                recover=recoveries.get(bdf),
                 users=users.get(bdf, {}),
                 needed=tuple(sorted(index for index in staying.get(bdf, {}) if index)),
                 drivers=drivers.get(bdf, {}),
@@ -244,10 +284,12 @@ class Cards:
 
     async def _own(self, attention: _Attention, wish: Wish, ticket: int) -> None:
         faults = await attention.owner.attend(wish)
+        if wish.recover is not None:
+            self._on_recovered(attention.owner.bdf, faults.get(attention.owner.bdf))
         again_at = trio.current_time() + AGAIN_SECONDS if faults else float("inf")
-        if not (wish.needed or wish.eager or wish.drivers) and trio.current_time() < attention.again_at:
+        if not (faults or wish.needed or wish.eager or wish.drivers) and trio.current_time() < attention.again_at:
             # Nobody wanted anything, which says nothing of a failure before: that holds until it is time to try again.
-            faults, again_at = faults or attention.faults, attention.again_at
+            faults, again_at = attention.faults, attention.again_at
         self._answer(attention, ticket, faults, again_at)
         if (stuck := attention.owner.stuck) is not None:
             await stuck.wait()

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from dra.kube.claims import Consumer
 from dra.names import ClaimUid
 
 
@@ -15,6 +16,8 @@ class ClaimRef(msgspec.Struct, frozen=True):
     uid: ClaimUid
     namespace: str
     name: str
+    handle: str = ""
+    """The text that a controller wrote into the allocation (kubelets up to 1.30), and all that a prepare needs."""
 
 
 class PreparedDevice(msgspec.Struct, frozen=True):
@@ -29,6 +32,18 @@ class PreparedDevice(msgspec.Struct, frozen=True):
 
 
 PreparedReply = tuple[PreparedDevice, ...]
+
+
+class Progress:
+    """How far an operation has come, for those who are told of its failure."""
+
+    waiting_for = "its turn"
+    """What, for people."""
+    consumers: tuple[Consumer, ...] = ()
+    """Whom the claim is reserved for, once it has been read."""
+
+    def wait_for(self, what: str) -> None:
+        self.waiting_for = what
 
 
 class ClaimDesk(Protocol):

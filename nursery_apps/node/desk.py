@@ -18,8 +18,8 @@ import trio
 from dra.errors import DriverError
 from dra.kube.claims import Consumer
 from dra.names import ClaimUid
-from nursery_apps.node.claim_desk import ClaimRef, PreparedReply
-from nursery_apps.node.preparer import Preparer, Progress
+from nursery_apps.node.claim_desk import ClaimRef, PreparedReply, Progress
+from nursery_apps.node.preparer import Preparer
 
 log = logging.getLogger(__name__)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from nursery_apps import log
-
-VERSION: Final = "0.1.0"
+from nursery_apps.version import VERSION
 
 Command = Callable[[argparse.Namespace], int]
 
 
-def parser(environ: Mapping[str, str], *, run: Command, discover: Command, plan: Command, reload: Command) -> argparse.ArgumentParser:
+def parser(
+    environ: Mapping[str, str], *, run: Command, discover: Command, plan: Command, reload: Command, record: Command
+) -> argparse.ArgumentParser:
     """The command line; each command is what its name is parsed to, and `run` stands for none."""
     made = argparse.ArgumentParser(
         prog="gpu-node-plugin",
@@ -32,9 +33,16 @@ def parser(environ: Mapping[str, str], *, run: Command, discover: Command, plan:
     planned = commands.add_parser("plan", help="show what a settings file would change, without applying it")
     _machine_flags(planned, None)
     _node_flags(planned, None)
+    planned.add_argument("--settings", metavar="TEXT", help="the settings themselves, in place of a file: for `kubectl intel-gpu plan`")
     planned.set_defaults(command=plan)
     again = commands.add_parser("reload", help="in the plugin's container: make the daemon read its settings file now (SIGHUP)")
     again.set_defaults(command=reload)
+    recorded = commands.add_parser(
+        "record", help="write this machine's GPUs down as a fake machine, for a bug report; secrets are left out"
+    )
+    _machine_flags(recorded, None)
+    recorded.add_argument("--output", metavar="FILE", help="where to; without it to standard output")
+    recorded.set_defaults(command=record)
     return made
 
 
@@ -51,6 +59,14 @@ def _node_flags(parser: argparse.ArgumentParser, environ: Mapping[str, str] | No
     _flag(group, environ, "--config", None, "settings file; read again on SIGHUP and when it changes", metavar="FILE")
     _flag(group, environ, "--kubeconfig", None, "for outside of a cluster; inside, the pod's account is used", metavar="FILE")
     _flag(group, environ, "--node-name", None, "name of this node's Node object; required", metavar="NAME")
+    _flag(
+        group,
+        environ,
+        "--pod-namespace",
+        "intel-gpu-resource-driver",
+        "where GpuAllocationStates and Leases are, for kubelets up to 1.30 and for taints by alerts",
+        metavar="NAME",
+    )
     _flag(group, environ, "--kubelet-root", "/var/lib/kubelet", "the kubelet's --root-dir")
     _flag(group, environ, "--cdi-root", "/var/run/cdi", "where CDI files are written")
     _flag(group, environ, "--log-format", "text", "lines for people (text) or for machines (json)", choices=log.FORMATS)

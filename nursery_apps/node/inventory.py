@@ -56,12 +56,15 @@ class InventoryKeeper:
         rescan_seconds: Latest[float],
         on_scan: OnScan,
         on_wedged: Callable[[Bdf, str], None],
+        on_event: Callable[[DeviceEvent], None] = lambda _event: None,
     ) -> None:
+        """`on_event` is told every event as it comes."""
         self._tree = tree
         self._events = events
         self._rescan_seconds = rescan_seconds
         self._on_scan = on_scan
         self._on_wedged = on_wedged
+        self._on_event = on_event
         self._wedged: dict[Bdf, str] = {}
         self._call = call
         self._hung = 0
@@ -134,6 +137,7 @@ class InventoryKeeper:
         if isinstance(event, Resync):
             log.warning("events were lost (%s): reading everything again", event.why)
             return
+        self._on_event(event)
         bdfs = _PCI_OF_PATH.findall(event.sys_path)
         if not bdfs or not is_bdf(bdfs[-1]):
             return

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from dra import journal
-from dra.errors import DriverError
+from dra.errors import DriverError, NotYet
 from dra.ledger import Change, Ledger, Parked
 from dra.names import BootId
 from nursery_apps.latest import Latest
@@ -45,10 +45,12 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 class _Request:
-    __slots__ = ("decide", "done", "error", "withdrawn")
+    __slots__ = ("decide", "done", "error", "sweep", "withdrawn")
 
-    def __init__(self, decide: Decision) -> None:
+    def __init__(self, decide: Decision, sweep: Callable[[], None] | None = None) -> None:
+        """With `sweep` the journal itself is to go."""
         self.decide = decide
+        self.sweep = sweep
         self.done = trio.Event()
         self.error: DriverError | None = None
         self.withdrawn = False
@@ -58,13 +60,24 @@ class Journal:
     """`open` reads and, where damaged, mends; `run` writes; `commit` asks for a write."""
 
     def __init__(
-        self, state: StateDir, boot_id: BootId, *, run_blocking: RunBlocking, on_commit: Callable[[int, int, float], None]
+        self,
+        state: StateDir,
+        boot_id: BootId,
+        *,
+        run_blocking: RunBlocking,
+        on_commit: Callable[[int, int, float], None],
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_commit(decisions, bytes, seconds)` is told of every group written, for metrics."""
+        """
+        Args:
+            on_commit: (decisions, bytes, seconds) of every group, for metrics.
+            on_failure: a group could not be written.
+        """
         self._state = state
         self._run_blocking = run_blocking
         self._boot_id = boot_id
         self._on_commit = on_commit
+        self._on_failure = on_failure
         self._stamp: tuple[int, int] | None = None
         self._lines = 0
         self._torn = False
@@ -107,6 +120,8 @@ class Journal:
             self.ledger.set(ledger)
             for request in group:
                 request.done.set()
+            if any(isinstance(request.error, JournalUnwritable) for request in group):
+                self._on_failure()
             self._on_commit(len(group), written, trio.current_time() - started)
 
     async def commit(self, decide: Decision) -> None:
@@ -118,7 +133,21 @@ class Journal:
         Raises:
             DriverError: `decide` refused, or JournalUnwritable: nothing was changed.
         """
-        request = _Request(decide)
+        await self._ask(_Request(decide))
+
+    async def erase(self, decide: Decision, sweep: Callable[[], None]) -> None:
+        """Remove the journal, once nothing is in it: a plugin that is to be removed leaves none. A later commit begins a new one.
+
+        Args:
+            decide: as for `commit`, to refuse or to drop what is left.
+            sweep: removes what else nobody may begin to use meanwhile. Called in a worker thread, with the directory's lock held.
+
+        Raises:
+            DriverError: `decide` refused, something is held, or JournalUnwritable: the journal is still there.
+        """
+        await self._ask(_Request(decide, sweep))
+
+    async def _ask(self, request: _Request) -> None:
         self._waiting.append(request)
         self._wake.set()
         try:
@@ -153,6 +182,9 @@ class Journal:
                     if self._worth_compacting(after):
                         self._compact(after)
                     self._stamp = self._state.stamp(journal.FILE)
+                for request in group:
+                    if request.sweep is not None and request.error is None:
+                        self._erase(request, request.sweep, after)
         except OSError as error:
             failure = f"cannot write the journal ({error.filename}): {error.strerror}; free space or make it writable"
             log.error("%s", failure)
@@ -160,6 +192,23 @@ class Journal:
                 request.error = request.error or JournalUnwritable(failure)
             return ledger, 0
         return after, len(data)
+
+    def _erase(self, request: _Request, sweep: Callable[[], None], ledger: Ledger) -> None:
+        if ledger.claims or ledger.carvings or ledger.parked:
+            request.error = NotYet("something is held again", reason="JournalInUse")
+            return
+        if any(one.uid is None and not one.devices for one in journal.read_parked(self._state.read(journal.PARKED) or b"", self._boot_id)):
+            request.error = NotYet(
+                f"{journal.PARKED} in the state directory has lines that say nothing of claim or device, so VFs of ours may be left: "
+                "look, and remove the file",
+                reason="JournalInUse",
+            )
+            return
+        sweep()
+        # The journal itself last: where its predecessor alone is left, that is what the next life believes.
+        for name in (journal.PREVIOUS, journal.PARKED, journal.FILE):
+            self._state.remove(name)
+        self._stamp, self._lines, self._torn = None, 0, False
 
     def _append(self, data: bytes) -> None:
         # A line that an earlier failure cut short must not swallow this one.

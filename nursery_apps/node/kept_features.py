@@ -9,6 +9,7 @@ from typing import Any, Final
 import trio
 
 from dra import slice_contents, slice_features, slices
+from dra.kube.event_reasons import Reason
 from dra.pool import Pool
 from dra.slice_features import Feature
 from dra.slices import SliceApi
@@ -23,7 +24,7 @@ PROBE_AGAIN_SECONDS: Final = 3600.0
 class KeptFeatures:
     """Of one server, in one API version."""
 
-    def __init__(self, kube: KubeApi, what: Resource[dict[str, Any]], api: SliceApi, *, on_missed: Callable[[str, str], None]) -> None:
+    def __init__(self, kube: KubeApi, what: Resource[dict[str, Any]], api: SliceApi, *, on_missed: Callable[[Reason, str], None]) -> None:
         """`on_missed`: (reason, sentence) about a feature to be done without."""
         self._kube, self._what, self._api, self._on_missed = kube, what, api, on_missed
         self._keeps: dict[str, bool] = {}

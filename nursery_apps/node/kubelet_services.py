@@ -2,7 +2,8 @@
 
 One pair of answers serves every version: the messages have the same field numbers (`dra/wire/dra.proto`), only the paths differ, and the
 share id is for v1 alone. The 1.31 form of `/v1alpha3.Node/...` is meant here; the kubelets of 1.28 to 1.30 call that path with messages of
-another shape. Versions that are not served answer UNIMPLEMENTED, which is what the kubelet's fallbacks expect.
+another shape (`nursery_apps.node.classic.kubelet_services`). Versions that are not served answer UNIMPLEMENTED, which is what the kubelet's
+fallbacks expect.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _V1ALPHA3: Final = "v1alpha3.Node"
 
 SUPPORTED_VERSIONS: Final = ("v1.DRAPlugin", "v1beta1.DRAPlugin", "1.0.0")
 """For registration; one list for every kubelet. 1.34 and later take the first entry they know, 1.32 and 1.33 look for v1beta1, and 1.31
-takes the highest version below 2 of those that parse, which is the last entry alone."""
+takes the highest version below 2 of those that parse, which is `1.0.0` alone: two numbers with a dot between are the least it reads. What
+a kubelet does not know it passes over, so names of other services may follow."""
 
 _KUBELET_SECONDS: Final = 45.0
 """The deadline every kubelet from 1.28 on sets; assumed for a caller that sets none."""
@@ -55,15 +57,15 @@ def routes(desk: ClaimDesk) -> list[rpc.Route]:
 async def _prepare(
     desk: ClaimDesk, tells_shares: bool, request: wire.NodePrepareResourcesRequest, call: rpc.Call
 ) -> wire.NodePrepareResourcesResponse:
-    claims, refused = _read(request.claims)
-    outcomes = await desk.prepare(list(claims.values()), _seconds(call)) if claims else {}
+    claims, refused = read(ClaimRef(ClaimUid(claim.uid), claim.namespace, claim.name) for claim in request.claims)
+    outcomes = await desk.prepare(list(claims.values()), seconds(call)) if claims else {}
     reply = wire.NodePrepareResourcesResponse()
     for uid, why in refused.items():
         reply.claims[uid].error = why
     for claim in claims:
         outcome = outcomes.get(claim, "the driver has no answer for this claim; ask again")
         if isinstance(outcome, str):
-            reply.claims[claim].error = _one_line(outcome)
+            reply.claims[claim].error = one_line(outcome)
         else:
             reply.claims[claim].devices.extend(_devices(outcome, tells_shares=tells_shares))
             reply.claims[claim].error = ""  # even with no device the claim has its entry
@@ -71,18 +73,18 @@ async def _prepare(
 
 
 async def _unprepare(desk: ClaimDesk, request: wire.NodeUnprepareResourcesRequest, call: rpc.Call) -> wire.NodeUnprepareResourcesResponse:
-    claims, refused = _read(request.claims)
-    outcomes = await desk.unprepare(list(claims.values()), _seconds(call)) if claims else {}
+    claims, refused = read(ClaimRef(ClaimUid(claim.uid), claim.namespace, claim.name) for claim in request.claims)
+    outcomes = await desk.unprepare(list(claims.values()), seconds(call)) if claims else {}
     reply = wire.NodeUnprepareResourcesResponse()
     for uid, why in refused.items():
         reply.claims[uid].error = why
     for claim in claims:
         outcome = outcomes.get(claim, "the driver has no answer for this claim; ask again")
-        reply.claims[claim].error = "" if outcome is None else _one_line(outcome)
+        reply.claims[claim].error = "" if outcome is None else one_line(outcome)
     return reply
 
 
-def _read(asked: Iterable[wire.Claim]) -> tuple[dict[ClaimUid, ClaimRef], dict[str, str]]:
+def read(asked: Iterable[ClaimRef]) -> tuple[dict[ClaimUid, ClaimRef], dict[str, str]]:
     """Each claim once, the first of its UID; and error texts for UIDs that cannot be any claim's."""
     claims: dict[ClaimUid, ClaimRef] = {}
     refused: dict[str, str] = {}
@@ -90,9 +92,9 @@ def _read(asked: Iterable[wire.Claim]) -> tuple[dict[ClaimUid, ClaimRef], dict[s
         try:
             uid = names.claim_uid(claim.uid)
         except ValueError as error:
-            refused[claim.uid] = _one_line(f"{error} (claim {claim.namespace}/{claim.name})")
+            refused[claim.uid] = one_line(f"{error} (claim {claim.namespace}/{claim.name})")
         else:
-            claims.setdefault(uid, ClaimRef(uid, claim.namespace, claim.name))
+            claims.setdefault(uid, claim)
     return claims, refused
 
 
@@ -107,11 +109,11 @@ def _devices(reply: PreparedReply, *, tells_shares: bool) -> Iterable[wire.Devic
         )
 
 
-def _seconds(call: rpc.Call) -> float:
+def seconds(call: rpc.Call) -> float:
     return call.seconds_left() if call.has_deadline() else _KUBELET_SECONDS
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Never empty, since an empty text means success."""
     line = " ".join(text.split()) or "refused without a reason; the driver's log says more"
     return line.encode()[:_LONGEST_ERROR_BYTES].decode(errors="ignore")

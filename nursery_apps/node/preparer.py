@@ -1,4 +1,4 @@
-"""Carries one claim from what the API server allocated to what a container can use, and back.
+"""Carries one claim from what it was allocated to what a container can use, and back.
 
 With `claim_files` for the files, the only executor of `dra.preparation`. Every method is one operation on one claim;
 `nursery_apps.node.desk` sees to it that a claim has one operation at a time. Cancellation lands between steps: a started file or journal
@@ -15,36 +15,24 @@ from typing import Protocol
 import msgspec
 import trio
 
-from dra import allocation, cdi, claim_metadata, preparation
+from dra import allocation, cdi, preparation
 from dra.claims import Happening, Stage, advance
+from dra.decommissioning import NotServed
 from dra.devices import Inventory
 from dra.errors import DriverError, NotYet
-from dra.kube.claims import Consumer, ResourceClaim
 from dra.ledger import Change, Forget, Ledger
-from dra.names import BootId, ClaimUid, DeviceName, PoolName
+from dra.names import BootId, ClaimUid, DeviceName
 from dra.records import Grant, Record
 from nursery_apps.latest import Latest
+from nursery_apps.node.allocations import Allocations
 from nursery_apps.node.cards import Cards
-from nursery_apps.node.claim_desk import ClaimRef, PreparedDevice, PreparedReply
+from nursery_apps.node.claim_desk import ClaimRef, PreparedDevice, PreparedReply, Progress
 from nursery_apps.node.claim_files import ClaimFiles
-from nursery_apps.node.claim_reader import ClaimReader
 from nursery_apps.node.journal_writer import Journal
 from nursery_apps.node.offering import Planned
 from nursery_apps.seams import Clock, RunBlocking
 
 log = logging.getLogger(__name__)
-
-API_PATIENCE_SECONDS = 5.0
-"""A claim that is granted already is answered from the journal when the API server is silent for so long: containers must restart
-through an outage, and a reallocation of a prepared claim is rare."""
-
-
-class Progress:
-    """How far an operation has come, for those who are told of its failure."""
-
-    waiting_for = "its turn"
-    consumers: tuple[Consumer, ...] = ()
-    """Whom the claim is reserved for, once it has been read."""
 
 
 class OnStep(Protocol):
@@ -58,29 +46,36 @@ class Preparer:
         *,
         journal: Journal,
         files: ClaimFiles,
-        reader: ClaimReader,
+        allocations: Allocations,
         inventory: Latest[Inventory],
         cards: Cards,
         planned: Callable[[], Planned],
-        pool: PoolName,
+        driver: str,
         boot_id: BootId,
         clock: Clock,
         run_blocking: RunBlocking,
         on_step: OnStep,
         on_blocked: Callable[[ClaimUid], None],
+        takes_back: bool = False,
+        decommission: Latest[bool] | None = None,
     ) -> None:
         """
         Args:
+            decommission: the driver is to be removed: claims that the journal does not know yet are refused.
             planned: VFs that are not made yet, as they will be.
+            driver: its name in the allocations of claims.
             on_blocked: told which claim stands in the way of another: it may be one that no longer exists.
+            takes_back: what a claim was granted by a prepare that then failed: kubelets up to 1.30 keep no trace of it and never unprepare.
         """
         self._journal = journal
         self._files = files
-        self._reader = reader
+        self._allocations = allocations
         self._inventory = inventory
         self._cards = cards
         self._planned = planned
-        self._pool = pool
+        self._driver = driver
+        self._takes_back = takes_back
+        self._decommission = decommission if decommission is not None else Latest(False)
         self._boot_id = boot_id
         self._clock = clock
         self._run_blocking = run_blocking
@@ -98,22 +93,27 @@ class Preparer:
             progress.waiting_for = "its earlier unprepare to finish"
             await self.settle(ref.uid)
             record = None
-        claim = await self._read(ref, record, progress)
-        if claim is None:
-            assert record is not None
-            grants = record.grants
-        else:
-            progress.consumers = claim.consumers
-            planned = self._planned()
-            known = {**planned.gpus, **self._inventory.value.by_name}
-            grants = allocation.grants(claim, ref.uid, self._pool, known, profiles=planned.profiles)
+        self._require_service(record)
+        started = trio.current_time()
+        allocated = await self._allocations.of(ref, record, progress)
+        grants = allocated.grants
+        self._on_step("read", trio.current_time() - started)
         # What a card's owner has to make or change first is waited for after the claim holds it: nobody else may want it otherwise then.
         await self._await_devices([grant for grant in grants if not self._cards.concerns(grant)], progress)
+        is_new = record is None
         if record is None or not record.same_holdings(grants):
-            record = await self._grant(ref, grants, progress, claim_metadata.pod_claim_of(claim) if claim is not None else "")
-        await self._await_cards(grants, progress)
-        await self.settle(ref.uid)
-        return self._reply(record, grants)
+            record = await self._grant(ref, grants, progress, allocated.pod_claim)
+        failure: DriverError | None = None
+        try:
+            await self._await_cards(grants, progress)
+            await self.settle(ref.uid)
+        except DriverError as refused:
+            failure = refused
+        if failure is None:
+            return self._reply(record, grants)
+        if is_new and self._takes_back:
+            await self._take_back(ref)
+        raise failure
 
     async def unprepare(self, ref: ClaimRef) -> None:
         """Take the claim apart. Success for whatever is gone already; asks nobody, least of all the API server.
@@ -133,6 +133,12 @@ class Preparer:
         await self.settle(ref.uid)
         if self._journal.ledger.value.stage(ref.uid) is Stage.PARKED:
             await self._forget(ref.uid)
+
+    async def _take_back(self, ref: ClaimRef) -> None:
+        try:
+            await self.unprepare(ref)
+        except DriverError as error:
+            log.warning("what was granted to claim %s/%s is not taken back yet: %s", ref.namespace, ref.name, error)
 
     async def _give_back(self, record: Record) -> None:
         """Have functions bound to their own drivers again, before anything else of the claim goes.
@@ -175,17 +181,6 @@ class Preparer:
 
         await self._timed("journal", self._journal.commit(forget))
 
-    async def _read(self, ref: ClaimRef, record: Record | None, progress: Progress) -> ResourceClaim | None:
-        progress.waiting_for = f"the API server to answer for claim {ref.namespace}/{ref.name}"
-        started = trio.current_time()
-        claim: ResourceClaim | None = None
-        with trio.move_on_after(API_PATIENCE_SECONDS if record is not None else float("inf")):
-            claim = await self._reader.read(ref)
-        if claim is None:
-            log.warning("API server silent for %.0f s: answering from the journal", API_PATIENCE_SECONDS)
-        self._on_step("read", trio.current_time() - started)
-        return claim
-
     async def _await_cards(self, grants: tuple[Grant, ...], progress: Progress) -> None:
         """Have the VFs made and the drivers switched that these grants need; all of them or an error.
 
@@ -210,7 +205,7 @@ class Preparer:
             allocation.require(grant, self._inventory.value.by_name.get(grant.device))
         except DriverError:
             return False
-        return True
+        return self._cards.is_cut_for(grant)
 
     async def _await_devices(self, grants: Sequence[Grant], progress: Progress) -> None:
         """Wait until every device is there and fit."""
@@ -236,14 +231,16 @@ class Preparer:
             boot_id=self._boot_id,
             granted_at=self._clock(),
             pod_claim=pod_claim,
+            driver=self._driver,
         )
         seen_here = False
         if self._journal.ledger.value.parked:  # only then does it matter, and looking costs a hop to a thread
             seen_here = await self._run_blocking(partial(self._files.has_cdi, ref.uid))
 
         def decide(ledger: Ledger) -> list[Change]:
+            self._require_service(ledger.get(ref.uid))
             if (blocker := ledger.held_by(ref.uid, grants, seen_here=seen_here)) is not None:
-                raise _Blocked(*blocker)
+                raise _Blocked(*blocker, _other_layout(ledger, grants, *blocker))
             return [ledger.put(msgspec.structs.replace(record, stage=advance(ledger.stage(ref.uid), Happening.PREPARE)))]
 
         while True:
@@ -258,6 +255,14 @@ class Preparer:
                 await self._journal.ledger.wait_newer(seen)
             else:
                 return record
+
+    def _require_service(self, record: Record | None) -> None:
+        """
+        Raises:
+            NotServed: the claim is new, and the driver is about to be removed.
+        """
+        if record is None and self._decommission.value:
+            raise NotServed
 
     def _reply(self, record: Record, grants: tuple[Grant, ...]) -> PreparedReply:
         gpus = self._inventory.value.by_name
@@ -282,6 +287,19 @@ class Preparer:
 class _Blocked(NotYet):
     reason = "DeviceHeld"
 
-    def __init__(self, claim: ClaimUid, device: DeviceName) -> None:
-        super().__init__(f"{device} is held by claim {claim}, which is not unprepared yet")
+    def __init__(self, claim: ClaimUid, device: DeviceName, layout: str | None) -> None:
+        held = (
+            f"the card of {device} is cut into {layout} for claim {claim}" if layout is not None else f"{device} is held by claim {claim}"
+        )
+        super().__init__(f"{held}, which is not unprepared yet")
         self.claim = claim
+
+
+def _other_layout(ledger: Ledger, grants: Sequence[Grant], blocker: ClaimUid, device: DeviceName) -> str | None:
+    """How the card of a VF is cut for another claim, for people, if that is what stands in the way."""
+    wanted = next(grant for grant in grants if grant.device == device)
+    record = ledger.get(blocker)
+    for held in record.grants if record is not None else ():
+        if wanted.layout and held.parent == wanted.parent and held.layout != wanted.layout:
+            return " + ".join(f"{count} × {profile}" for profile, count in held.layout) or "VFs that somebody else made"
+    return None

@@ -13,6 +13,8 @@ import msgspec
 import trio
 
 from dra import backoff, slice_contents, slice_features, slice_plan
+from dra.decommissioning import Stage
+from dra.kube.event_reasons import Reason
 from dra.kube.node import owner_of
 from dra.names import DRIVER_NAME, DeviceName, NodeName
 from dra.slice_contents import DroppedField
@@ -74,10 +76,12 @@ class Publisher:
         desired: Latest[Desired | None],
         random: Callable[[], float],
         on_not_served: Callable[[], None],
-        on_finding: Callable[[str, str], None],
+        on_finding: Callable[[Reason, str], None],
+        stage: Latest[Stage] | None = None,
     ) -> None:
         """
         Args:
+            stage: of the driver's removal; a node that is clean has no slices.
             desired: None while the hardware was not looked at yet: an empty pool would take the GPUs of a restarted plugin away.
             on_not_served: a write was answered 404; the version may have gone.
             on_finding: (reason, sentence) about something an administrator should know, said once.
@@ -90,7 +94,14 @@ class Publisher:
         self._random = random
         self._on_not_served = on_not_served
         self._on_finding = on_finding
+        self._stage = stage if stage is not None else Latest(Stage.IN_SERVICE)
+        self._session: _Session | None = None
         self.status: Latest[Published] = Latest(Published())
+
+    @property
+    def why_behind(self) -> str | None:
+        """Why the copy of the node's slices may be out of date."""
+        return self._session.why_behind if self._session is not None else "not read yet"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Publish until cancelled. `status` tells when that has come to something; trouble with the API server never ends it."""
@@ -101,11 +112,12 @@ class Publisher:
                 self._tell(in_sync=False, error=offer.why)
                 await self._offer.wait_newer(seen)
                 continue
-            async with trio.open_nursery() as session:
-                session.start_soon(_Session(self, offer.slices, offer.slice_api).run)
+            async with trio.open_nursery() as nursery:
+                self._session = _Session(self, offer.slices, offer.slice_api)
+                nursery.start_soon(self._session.run)
                 while (self._offer.value.slices, self._offer.value.slice_api) == (offer.slices, offer.slice_api):
                     await self._offer.wait_newer(self._offer.version)
-                session.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
 
     def _tell(self, **changes: Any) -> None:
         self.status.set(msgspec.structs.replace(self.status.value, **changes))
@@ -129,6 +141,10 @@ class _Session:
         self._adopted: dict[bytes, bytes] = {}
         self._in_doubt = False
         self._said: set[str] = set()
+
+    @property
+    def why_behind(self) -> str | None:
+        return self._mirror.error.value
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -171,6 +187,8 @@ class _Session:
 
     async def _round(self) -> bool:
         """Look, and write what differs. Whether anything had to be written."""
+        if self._of._stage.value is Stage.CLEAN:
+            return await self._withdraw()
         desired, node = self._of._desired.value, self._of._node.value
         if desired is None or node is None or node.deleted:
             what = "the hardware was not read yet" if desired is None else f"there is no Node {self._of._node_name} to own slices"
@@ -190,6 +208,15 @@ class _Session:
             wrote = wrote or bool(writes)
         self._report(desired)
         return wrote
+
+    async def _withdraw(self) -> bool:
+        if self._in_doubt:
+            await self._mirror.refresh()
+            self._in_doubt = False
+        writes = slice_plan.withdrawal(list(self._mirror.objects.values()))
+        await self._make_all(writes)
+        self._of._tell(in_sync=True, generation=None, slices=0, devices=0, withdrawn=(), not_published=(), error=None)
+        return bool(writes)
 
     async def _make_all(self, writes: list[Write]) -> bool:
         """Make them in order. False after the first of which the server dropped something that matters: the rest would only repeat it."""
@@ -247,7 +274,7 @@ class _Session:
         )
         self._said = {text for text in self._said if not text.startswith("cannot publish")}
 
-    def _find(self, reason: str, text: str) -> None:
+    def _find(self, reason: Reason, text: str) -> None:
         if self._say(logging.WARNING, text):
             self._of._on_finding(reason, text)
 
@@ -261,7 +288,7 @@ class _Session:
 
     @property
     def _cells(self) -> tuple[Latest[Any], ...]:
-        return self._mirror.changes, self._of._desired, self._of._node
+        return self._mirror.changes, self._of._desired, self._of._node, self._of._stage
 
     def _retries(self) -> Iterator[float]:
         return backoff.delays(self._of._random, first_seconds=FIRST_RETRY_SECONDS, cap_seconds=RETRY_AT_MOST_SECONDS)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
@@ -20,15 +19,14 @@ from dra import cdi, takeover
 from dra.claims import Stage
 from dra.devices import Inventory
 from dra.errors import StateCorrupt
-from dra.kube.claims import ResourceClaim
-from dra.ledger import Change, Ledger
-from dra.names import DRIVER_NAME, BootId, ClaimUid, PoolName
+from dra.kube.event_reasons import Reason
+from dra.names import BootId, ClaimUid, PoolName
 from dra.records import Record
 from nursery_apps.latest import Latest
 from nursery_apps.node.claim_desk import ClaimRef
 from nursery_apps.node.desk import Desk
 from nursery_apps.node.journal_writer import Journal
-from nursery_apps.seams import ApiError, KubeApi, NotFound, Resource, RunBlocking, StateDir
+from nursery_apps.seams import ApiError, RunBlocking, StateDir
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +39,22 @@ on, so it has had ten tries; kubelets up to 1.30 may never ask (they keep no tra
 
 
 class OnFinding(Protocol):
-    def __call__(self, reason: str, claim: ClaimUid | None, text: str, /) -> None:
+    def __call__(self, reason: Reason, claim: ClaimUid | None, text: str, /) -> None:
         """Something was not as it should be and was repaired, or cannot be."""
+
+
+class ClaimLookup(Protocol):
+    """Where claims are, and who may have one."""
+
+    driver: str
+    """Its name in their allocations."""
+
+    async def why_gone(self, record: Record) -> str | None:
+        """Why the claim is no longer the one recorded; None if it is, or if that cannot be said.
+
+        Raises:
+            ApiError: the API server does not answer.
+        """
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -60,10 +72,9 @@ class Reconciler:
         *,
         journal: Journal,
         desk: Desk,
-        state: StateDir,
+        checkpoint: StateDir,
         cdi_dir: StateDir,
-        kube: KubeApi,
-        claims: Callable[[], Resource[ResourceClaim] | None],
+        lookup: ClaimLookup,
         inventory: Latest[Inventory],
         pool: PoolName,
         boot_id: BootId,
@@ -71,12 +82,12 @@ class Reconciler:
         run_blocking: RunBlocking,
         on_finding: OnFinding,
     ) -> None:
+        """`checkpoint`: the directory where another driver may have left its claims."""
         self._journal = journal
         self._desk = desk
-        self._state = state
+        self._checkpoint = checkpoint
         self._cdi_dir = cdi_dir
-        self._kube = kube
-        self._claims = claims
+        self._lookup = lookup
         self._inventory = inventory
         self._pool = pool
         self._boot_id = boot_id
@@ -136,12 +147,13 @@ class Reconciler:
             await self.compare()
 
     async def _shrink_taken_over_file(self) -> None:
-        """Names that another driver gave go with the last claim that has them; new ones never come."""
+        """Names that another driver gave go with the last claim that has them. What it kept in the cluster comes somewhat later."""
+        before = True  # a file may be left from an earlier life
         while True:
             seen, ledger = self._journal.ledger.version, self._journal.ledger.value
-            await self._run_blocking(self._write_taken_over_file)
-            if all(record.origin is None for record in ledger.records()):
-                return
+            if (now := any(record.origin is not None for record in ledger.records())) or before:
+                await self._run_blocking(self._write_taken_over_file)
+            before = now
             await self._journal.ledger.wait_newer(seen)
 
     async def _look_up_claims(self) -> None:
@@ -166,14 +178,8 @@ class Reconciler:
                     await self._look_up(record)
 
     async def _look_up(self, record: Record) -> None:
-        resource = self._claims()
-        if resource is None or not record.name:
-            return  # DRA is off for now, or the claim was taken over and only its UID is known
         try:
-            claim = await self._kube.get(resource, record.name, namespace=record.namespace)
-            why = _gone(claim, record, self._pool)
-        except NotFound:
-            why = "is deleted"
+            why = await self._lookup.why_gone(record)
         except ApiError as error:
             log.debug("cannot look up claim %s: %s", record.uid, error)
             return
@@ -183,7 +189,8 @@ class Reconciler:
         now = trio.current_time()
         since = self._gone_since.setdefault(record.uid, now)
         text = f"claim {record.namespace}/{record.name} ({record.uid}) {why} but was never unprepared"
-        if now - since < ORPHAN_AFTER_SECONDS:
+        # Of the other DRA's claims the kubelet asks nobody any more: it was upgraded, or downgraded.
+        if now - since < ORPHAN_AFTER_SECONDS and record.driver == self._lookup.driver:
             log.info("%s; released here if that lasts %.0f s", text, ORPHAN_AFTER_SECONDS)
             return
         del self._gone_since[record.uid]
@@ -193,26 +200,22 @@ class Reconciler:
 
     async def _take_over(self) -> int:
         """Import the checkpoint of Intel's driver, once."""
-        data = await self._run_blocking(partial(self._state.read, takeover.FILE))
+        data = await self._run_blocking(partial(self._checkpoint.read, takeover.FILE))
         if data is None:
             return 0
         try:
-            imported = takeover.read(data, pool=self._pool, boot_id=self._boot_id)
+            imported = takeover.read(data, pool=self._pool, boot_id=self._boot_id, driver=self._lookup.driver)
         except StateCorrupt as error:
             log.error("%s", error)
-            self._on_finding(error.reason, None, str(error))
+            self._on_finding("TakeoverUnreadable", None, str(error))
             return 0
         for sentence in imported.refused:
             log.error("%s", sentence)
             self._on_finding("TakeoverIncomplete", None, sentence)
-
-        def adopt(ledger: Ledger) -> list[Change]:
-            return [ledger.put(record) for record in imported.records if ledger.get(record.uid) is None]
-
-        await self._journal.commit(adopt)
+        await self._journal.commit(imported.adopt)
         # Only now: a crash before it imports again, which changes nothing.
-        await self._run_blocking(partial(self._state.replace, takeover.IMPORTED, data))
-        await self._run_blocking(partial(self._state.remove, takeover.FILE))
+        await self._run_blocking(partial(self._checkpoint.replace, takeover.IMPORTED, data))
+        await self._run_blocking(partial(self._checkpoint.remove, takeover.FILE))
         log.info("took over %d claims of Intel's driver", len(imported.records))
         return len(imported.records)
 
@@ -230,18 +233,3 @@ class Reconciler:
                 self._cdi_dir.replace(cdi.TAKEN_OVER_FILE, wanted, mode=0o644)
         except OSError as error:
             log.error("CDI file %s: %s; free space or make the directory writable", cdi.TAKEN_OVER_FILE, error.strerror)
-
-
-def _gone(claim: ResourceClaim, record: Record, pool: PoolName) -> str | None:
-    """Why the API server's claim is no longer the one recorded; None if it is, or if that cannot be said."""
-    if claim.metadata.uid != record.uid:
-        return "was replaced by another of its name"
-    allocation = claim.status.allocation if claim.status is not None else None
-    if allocation is None:
-        return "is no longer allocated"
-    ours = {result.device for result in allocation.devices.results or [] if result.driver == DRIVER_NAME and result.pool == pool}
-    if not ours & {grant.device for grant in record.grants}:
-        return "is allocated elsewhere"
-    if not claim.consumers:
-        return "is reserved for nobody"
-    return None  # a consumer that is no pod (1.37: podgroups) counts as one too

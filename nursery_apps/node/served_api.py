@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from dra import backoff, slices
+from dra import backoff, kubernetes_releases, slices
 from dra.kube.claims import ResourceClaim
 from dra.slices import SliceApi
 from nursery_apps.latest import Latest
@@ -45,7 +45,10 @@ def choose(served: ServedApi) -> Offer:
     why = None
     if sliced is None or claimed is None:
         asked = f"the API server ({served.server_version or 'unknown version'})"
-        if "v1alpha2" in has:
+        if kubernetes_releases.is_newer(served.server_version) and has:
+            known = ", ".join(slices.VERSIONS)
+            why = f"{asked} serves resource.k8s.io as {', '.join(has)}; this version of the driver knows {known}: upgrade the driver"
+        elif "v1alpha2" in has:
             why = f"{asked} has classic DRA only (resource.k8s.io/v1alpha2): there are no ResourceSlices to publish"
         else:
             why = f"{asked} serves no ResourceSlices: switch on the feature gate DynamicResourceAllocation and resource.k8s.io"
@@ -101,6 +104,8 @@ class ServedApiKeeper:
                 await trio.sleep(wait)
                 continue
             before = self.offer.value
+            if offer.server_version != before.server_version and kubernetes_releases.is_newer(offer.server_version):
+                log.warning("%s", kubernetes_releases.remark("the API server", offer.server_version))
             if self.offer.set(offer):
                 if offer.why is not None:
                     log.warning("%s", offer.why)

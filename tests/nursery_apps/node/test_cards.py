@@ -62,12 +62,13 @@ async def test_a_write_that_hangs_holds_up_its_own_card_only_and_is_told(autojum
         assert not isinstance(await node.prepare("b"), str)
         assert vfs(machine, OTHER) == 4
         assert isinstance(await node.prepare("again"), str), "nothing else is tried there"
+        assert node.cards.faulty == 1, "the other card is well"
         assert node.cards.stuck == 1 and any("has hung in the kernel" in fault for fault in node.faults)
         free.set()
         machine.release(f"*/{FLEX}/sriov_numvfs", "sriov")
         while isinstance(await node.prepare("a"), str):
             pass
-        assert node.cards.stuck == 0 and vfs(machine, FLEX) == 4
+        assert (node.cards.stuck, node.cards.faulty) == (0, 0) and vfs(machine, FLEX) == 4
 
 
 async def test_a_vf_that_gets_no_nodes_fails_its_own_claim_only(autojump_clock: MockClock) -> None:
@@ -117,6 +118,7 @@ async def test_vfs_that_vanish_underneath_are_made_again_for_their_claims(autoju
     machine = kernel()
     async with ClaimNode(ClaimServer(vf("a", FLEX, 2)), kernel=machine, sriov=sriov()).running() as node:
         assert not isinstance(await node.prepare("a"), str)
+        await trio.sleep(1)  # the inventory has seen them
         machine.write(NUMVFS, "0")
         while vfs(machine, FLEX) == 0:
             await node.inventory.wait_newer(node.inventory.version)
@@ -187,6 +189,25 @@ async def test_vfs_that_could_not_be_made_are_offered_again_when_nobody_waits_fo
         assert len(offered()) == 5
 
 
+async def test_vfs_on_their_way_out_are_never_offered(autojump_clock: MockClock) -> None:
+    only = msgspec.convert({"mode": "fixed", "make": "eager", "layouts": [{"select": {"bdf": FLEX}, "vfs": "flex170_m4"}]}, Sriov)
+    machine = kernel()
+    async with ClaimNode(ClaimServer(), kernel=machine, sriov=only).running() as node:
+        while vfs(machine, FLEX) == 0:
+            await node.inventory.wait_newer(node.inventory.version)
+        await trio.sleep(1)
+        node.sriov.set(Sriov())
+        offered: list[list[str]] = []
+        with trio.move_on_after(60):
+            while True:
+                await node.offering.desired.wait_newer(node.offering.desired.version)
+                assert node.offering.desired.value is not None
+                names = [device.name for device in node.offering.desired.value.pool.devices]
+                offered.append([name for name in names if name.startswith("0000-4d-00-")])
+        assert offered[-1] == ["0000-4d-00-0-0x56c0"] and set(map(len, offered)) <= {0, 1}
+        assert FLEX not in node.journal.ledger.value.carvings
+
+
 FOR_A_VM = {"apiVersion": "gpu.intel.com/v1alpha1", "kind": "GpuConfig", "driver": "vfio-pci"}
 
 
@@ -236,3 +257,53 @@ async def test_two_owners_of_one_card_in_a_rolling_update_take_nothing_from_a_cl
             assert vfs(machine, FLEX) == 4
             assert ClaimUid("b") in new.journal.ledger.value.claims
             assert isinstance(new.journal.ledger.value.carvings[FLEX], Carving)
+
+
+async def test_a_wedged_card_is_bound_anew_when_nobody_uses_it_and_its_vfs_are_taken_away_first(autojump_clock: MockClock) -> None:
+    only = msgspec.convert({"mode": "fixed", "make": "eager", "layouts": [{"select": {"bdf": FLEX}, "vfs": "flex170_m4"}]}, Sriov)
+    machine = kernel()
+    async with ClaimNode(ClaimServer(), kernel=machine, sriov=only).running() as node:
+        while vfs(machine, FLEX) == 0:
+            await node.inventory.wait_newer(node.inventory.version)
+        await trio.sleep(1)
+        machine.wedge(FLEX)
+        node.recoveries.set({FLEX: "rebind"})
+        await trio.sleep(10)
+        assert node.recovered == [(FLEX, None)]
+        steps = [step for bdf, step in node.steps if bdf == FLEX]
+        assert steps[3:] == ["RemoveVfs", "Provision", "Remember", "Unbind", "Probe", "Remember", "Provision", "MakeVfs"]
+        assert vfs(machine, FLEX) == 4
+
+
+@pytest.mark.parametrize("used", ["card", "vf"])
+async def test_a_card_that_a_claim_holds_is_never_bound_anew(used: str, autojump_clock: MockClock) -> None:
+    machine = kernel()
+    server = ClaimServer(vf("a", FLEX, 1) if used == "vf" else claim("a", "0000-4d-00-0-0x56c0"))
+    async with ClaimNode(server, kernel=machine, sriov=sriov()).running() as node:
+        assert not isinstance(await node.prepare("a"), str)
+        node.recoveries.set({FLEX: "bus-reset"})
+        await trio.sleep(10)
+        assert node.recovered == [(FLEX, "0000:4d:00.0 or VFs of it are held by claim a")]
+        assert (FLEX, "Unbind") not in node.steps and vfs(machine, FLEX) == (4 if used == "vf" else 0)
+
+
+async def test_vfs_of_somebody_else_keep_their_wedged_card_bound(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    theirs = Bdf("0000:2c:00.0")
+    async with ClaimNode(ClaimServer(), kernel=machine).running() as node:
+        assert vfs(machine, theirs) == 4
+        node.recoveries.set({theirs: "rebind"})
+        await trio.sleep(10)
+        [(_, why)] = node.recovered
+        assert "4 VFs that somebody else made" in str(why) and vfs(machine, theirs) == 4
+
+
+async def test_a_reset_that_the_kernel_refuses_leaves_the_card_bound(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    machine.fail(f"*/{OTHER}/reset", "reset", errno.ENOTTY)
+    async with ClaimNode(ClaimServer(), kernel=machine).running() as node:
+        node.recoveries.set({OTHER: "bus-reset"})
+        await trio.sleep(10)
+        [(_, why)] = node.recovered
+        assert "reset" in str(why) and "ENOTTY" in str(why)
+        assert discovery.scan(machine).by_bdf()[OTHER].driver == "i915"

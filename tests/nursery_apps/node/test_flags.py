@@ -16,11 +16,11 @@ def named(name: str) -> flags.Command:
     return command
 
 
-RUN, DISCOVER, PLAN, RELOAD = named("run"), named("discover"), named("plan"), named("reload")
+RUN, DISCOVER, PLAN, RELOAD, RECORD = (named(each) for each in ("run", "discover", "plan", "reload", "record"))
 
 
 def parse(*argv: str, **environ: str) -> argparse.Namespace:
-    return flags.parser(environ, run=RUN, discover=DISCOVER, plan=PLAN, reload=RELOAD).parse_args(argv)
+    return flags.parser(environ, run=RUN, discover=DISCOVER, plan=PLAN, reload=RELOAD, record=RECORD).parse_args(argv)
 
 
 def test_without_anything_the_daemon_runs_with_the_usual_places() -> None:

@@ -16,7 +16,7 @@ from dra.names import Bdf, BootId, ClaimUid, DeviceName, PoolName
 from dra.records import Grant, Kept, Record
 from nursery_apps.node.journal_writer import Journal, JournalUnwritable
 from tests.fakes.claim_node import in_place
-from tests.fakes.state_dir import MemoryStateDir
+from tests.fakes.state_dir import MemoryStateDir, Power, PowerCut
 
 
 def record(uid: str) -> Record:
@@ -106,12 +106,16 @@ async def test_a_second_process_on_the_directory_is_seen_before_deciding(nursery
 
 async def test_a_full_disk_is_said_and_the_next_write_is_not_swallowed_by_the_torn_one(nursery: trio.Nursery) -> None:
     state = MemoryStateDir()
-    writer = opened(state)
+    failures: list[None] = []
+    writer = Journal(state, BootId("boot"), run_blocking=in_place, on_commit=Groups(), on_failure=lambda: failures.append(None))
+    writer.open()
     await nursery.start(writer.run)
     await writer.commit(lambda ledger: put("a"))
+    assert not failures
     state.fail = lambda operation, name: errno.ENOSPC if operation == "append" else None
     with pytest.raises(JournalUnwritable, match="free space"):
         await writer.commit(lambda ledger: put("b"))
+    assert len(failures) == 1
     state.files[journal.FILE] += b"0123"  # what the failed write left
     state.fail = lambda operation, name: None
     await writer.commit(lambda ledger: put("c"))
@@ -156,3 +160,61 @@ async def test_a_caller_that_leaves_before_its_turn_changes_nothing(nursery: tri
     await nursery.start(writer.run)
     await writer.commit(lambda ledger: put("b"))
     assert set(writer.ledger.value.claims) == {"b"}
+
+
+def nothing(_ledger: Ledger) -> list[Change]:
+    return []
+
+
+async def test_a_journal_that_holds_something_is_not_erased(nursery: trio.Nursery) -> None:
+    state, swept = MemoryStateDir(), list[int]()
+    writer, other = opened(state), opened(state)
+    await nursery.start(writer.run)
+    await nursery.start(other.run)
+    await other.commit(lambda ledger: put("a"))
+    with pytest.raises(NotYet, match="held again"):
+        await writer.erase(nothing, lambda: swept.append(1))
+    assert swept == [] and journal.FILE in state.files
+    await other.commit(lambda ledger: [Forget(ClaimUid("a"))])
+    await writer.erase(nothing, lambda: swept.append(1))
+    assert swept == [1] and state.files == {}
+    await other.commit(lambda ledger: put("b"))
+    assert set(opened(state).ledger.value.claims) == {"b"}
+
+
+async def test_a_line_that_tells_nothing_is_evidence_and_keeps_the_journal(nursery: trio.Nursery) -> None:
+    state, swept = MemoryStateDir(), list[int]()
+    state.replace(journal.FILE, b"0000000000000000 {damaged beyond all telling}\n")
+    writer = opened(state)
+    assert writer.ledger.value.parked == () and journal.PARKED in state.files
+    await nursery.start(writer.run)
+    with pytest.raises(NotYet, match="look, and remove the file"):
+        await writer.erase(nothing, lambda: swept.append(1))
+    assert swept == [] and journal.PARKED in state.files
+    state.remove(journal.PARKED)
+    await writer.erase(nothing, lambda: swept.append(1))
+    assert swept == [1] and state.files == {}
+
+
+def test_an_erasure_that_is_cut_short_brings_nothing_back() -> None:
+    before = journal.snapshot(Ledger().apply(put("old")))
+    now = b"".join(journal.line(change) for change in (*put("old"), Forget(ClaimUid("old"))))
+    whole = Power()
+
+    async def erase(state: MemoryStateDir) -> None:
+        writer = opened(state)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(writer.run)
+            await writer.erase(nothing, lambda: None)
+            nursery.cancel_scope.cancel()
+
+    def files() -> dict[str, bytes]:
+        return {journal.FILE: now, journal.PREVIOUS: before}
+
+    trio.run(erase, MemoryStateDir(files(), whole))
+    assert whole.points > 5
+    for point in range(whole.points):
+        left = files()
+        with pytest.RaisesGroup(PowerCut, flatten_subgroups=True):
+            trio.run(erase, MemoryStateDir(left, Power(cut_at=point)))
+        assert not opened(MemoryStateDir(left)).ledger.value.claims

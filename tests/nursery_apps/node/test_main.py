@@ -37,6 +37,23 @@ def test_one_machine_of_a_file_can_be_named() -> None:
     assert run.returncode == 2 and "another" in run.stderr
 
 
+def test_a_recorded_machine_is_the_same_to_discover(tmp_path: Path) -> None:
+    path = tmp_path / "recorded.json"
+    run = command("record", "--simulate", MACHINE, "--output", str(path))
+    assert run.returncode == 0 and "recorded 4 GPUs and VFs" in run.stderr and "serial numbers" in run.stderr
+    shown = [command("discover", "--simulate", machine, "--json").stdout for machine in (MACHINE, str(path))]
+    assert shown[0] == shown[1]
+    assert json.loads(command("record", "--simulate", MACHINE).stdout) == json.loads(path.read_bytes())
+
+
+def test_without_a_gpu_nothing_is_recorded_and_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "bus/pci/devices").mkdir(parents=True)
+    run = command("record", "--sysfs-root", str(tmp_path))
+    assert run.returncode == 2 and "no Intel GPU" in run.stderr and run.stdout == ""
+    run = command("record", "--simulate", MACHINE, "--output", str(tmp_path / "no" / "file"))
+    assert run.returncode == 2 and "cannot write" in run.stderr
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -81,3 +98,7 @@ def test_plan_shows_what_would_happen_to_the_running_plugin_and_changes_nothing(
     ]
     assert "comparing with the defaults" in run.stderr
     assert sorted(tmp_path.rglob("*")) == before
+    given = command("plan", f"--settings=---\n{path.read_text()}", "--kubelet-root", str(tmp_path), "--simulate", MACHINE)
+    assert (given.returncode, given.stdout) == (0, run.stdout)
+    wrong = command("plan", "--settings", "probes: 1", "--kubelet-root", str(tmp_path), "--simulate", MACHINE)
+    assert wrong.returncode == 2 and "--settings: " in wrong.stderr

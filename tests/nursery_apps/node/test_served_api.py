@@ -89,3 +89,20 @@ async def test_until_the_first_answer_the_reason_is_that_there_is_none(autojump_
         await until(lambda: "refused" in (keeper.offer.value.why or ""))
         await until(lambda: keeper.offer.value.why is None)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_newer_server_is_remarked_on_once_and_served(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = FakeKubeApi(server_version="v1.38.0", versions=("v1",))
+    keeper = ServedApiKeeper(api, lambda: 0.5)
+    await nursery.start(keeper.run)
+    await trio.sleep(3 * served_api.LOOK_AGAIN_SECONDS)
+    assert keeper.offer.value.slices is not None and keeper.offer.value.why is None
+    assert len([line for line in caplog.messages if "v1.38.0" in line and "unproven" in line]) == 1
+
+
+def test_a_newer_server_that_has_left_every_known_version_behind_asks_for_a_newer_driver() -> None:
+    offer = served_api.choose(ServedApi("v1.49.0", (("v2", ALL),)))
+    assert offer.slices is None and offer.why is not None
+    assert "v2" in offer.why and "upgrade the driver" in offer.why

@@ -1,0 +1,1 @@
+"""What is told of the health of devices, and to whom."""
