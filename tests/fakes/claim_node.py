@@ -6,30 +6,39 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Self, TypeVar, cast
 
 import trio
 
-from dra import discovery
+from dra import decommissioning, discovery, slices
+from dra.decommissioning import Stage
 from dra.devices import DeviceNode, Gpu, Inventory
+from dra.errors import DriverError
+from dra.health.recovery import Method
 from dra.kernel_tree import KernelTree
-from dra.names import Bdf, BootId, ClaimUid, NodeName, PoolName
+from dra.names import DRIVER_NAME, Bdf, BootId, ClaimUid, NodeName, PoolName
+from dra.offer import Offer, Sight
 from dra.settings import Publish
 from dra.sim_kernel.kernel import SimKernel
 from dra.sriov_settings import Sriov
 from nursery_apps.latest import Latest
+from nursery_apps.node.allocations import Allocations, ApiAllocations
 from nursery_apps.node.cards import Cards
 from nursery_apps.node.claim_desk import ClaimRef, PreparedReply
 from nursery_apps.node.claim_files import ClaimFiles
+from nursery_apps.node.claim_lookup import StructuredClaims
 from nursery_apps.node.claim_reader import ClaimReader
+from nursery_apps.node.decommissioner import Decommissioner
 from nursery_apps.node.desk import Desk
+from nursery_apps.node.inventory import BURST_QUIET_SECONDS
 from nursery_apps.node.journal_writer import Journal
 from nursery_apps.node.offering import Offering
 from nursery_apps.node.preparer import Preparer
-from nursery_apps.node.reconciler import Reconciler
-from nursery_apps.seams import Hung, KubeApi
+from nursery_apps.node.reconciler import ClaimLookup, Reconciler
+from nursery_apps.seams import Hung, KernelCall, KubeApi
 from tests.fakes.claim_server import CLAIMS, ClaimServer
+from tests.fakes.kube_api import FakeKubeApi
 from tests.fakes.state_dir import MemoryStateDir, Power
 
 T = TypeVar("T")
@@ -60,6 +69,10 @@ async def in_place(work: Callable[[], T], /) -> T:
     """RunBlocking without a thread: memory does not block, and virtual time stands still meanwhile."""
     await trio.lowlevel.checkpoint()
     return work()
+
+
+async def in_place_nothing() -> None:
+    await trio.lowlevel.checkpoint()
 
 
 class Blocks(Exception):
@@ -99,16 +112,25 @@ class ClaimNode:
 
     def __init__(
         self,
-        server: ClaimServer,
+        server: ClaimServer | FakeKubeApi,
         *gpus: Gpu,
         disks: Disks | None = None,
         power: Power | None = None,
         boot: str = "boot-1",
         kernel: SimKernel | None = None,
         sriov: Sriov | None = None,
+        name: PoolName = POOL,
+        call: KernelCall = call_in_place,
+        decommission: bool = False,
     ) -> None:
         """With `kernel` the inventory is what a scan of it finds, and `gpus` are not needed."""
+        self.decommission = Latest(decommission)
+        self.stage = Latest(Stage.UNDECIDED if decommission else Stage.IN_SERVICE)
+        self.said: list[tuple[str, str]] = []
+        """(reason, sentence) of Events about the node's removal."""
+        self._settings = sriov or Sriov()
         self.server = server
+        self.name = name
         self.kernel = kernel
         self._asked = trio.Event()
         self.disks = disks or Disks()
@@ -117,9 +139,12 @@ class ClaimNode:
         self.cdi = MemoryStateDir(self.disks.cdi, self.power)
         self.metadata = MemoryStateDir(self.disks.metadata, self.power)
         self.inventory: Latest[Inventory] = Latest(Inventory(gpus) if kernel is None else discovery.scan(kernel))
-        self.sriov = Latest(sriov or Sriov())
+        self.sriov = Latest(decommissioning.sriov(self._settings) if decommission else self._settings)
         self.faults: list[str] = []
         self.plans: list[str] = []
+        self.recoveries: Latest[Mapping[Bdf, Method]] = Latest({})
+        self.recovered: list[tuple[Bdf, str | None]] = []
+        """(address, why not) of every attempt."""
         self.steps: list[tuple[str, str]] = []
         """(address, step) of every step of a card."""
         self.findings: list[tuple[str, str | None, str]] = []
@@ -129,7 +154,7 @@ class ClaimNode:
         self.reader = ClaimReader(kube, lambda: CLAIMS, lambda: 0.5)
         self.cards = Cards(
             tree=kernel if kernel is not None else cast(KernelTree, None),  # nothing is read without cut cards
-            call=call_in_place,
+            call=call,
             journal=self.journal,
             inventory=self.inventory,
             rescan=self.rescan,
@@ -139,28 +164,33 @@ class ClaimNode:
             on_step=lambda bdf, step, seconds: self.steps.append((bdf, step)),
             on_fault=lambda bdf, fault: self.faults.append(f"{fault.reason}: {fault}"),
             on_plan=lambda sentence, at_fault: self.plans.append(sentence),
+            recoveries=self.recoveries,
+            on_recovered=self._recovered,
         )
         self.offering = Offering(
-            NodeName(POOL),
+            self.desire,
             self.cards.sight,
             self.journal.ledger,
             Latest(Publish()),
             Latest(()),
             on_tainted=lambda sentence: None,
+            stage=self.stage,
         )
         self.preparer = Preparer(
             journal=self.journal,
             files=ClaimFiles(self.cdi, self.metadata, "/plugin/dra-device-metadata"),
-            reader=self.reader,
+            allocations=self.allocations(),
             inventory=self.inventory,
             cards=self.cards,
             planned=self.offering.planned,
-            pool=POOL,
+            driver=self.driver,
             boot_id=BootId(boot),
             clock=lambda: 0.0,
             run_blocking=in_place,
             on_step=lambda step, seconds: None,
             on_blocked=lambda uid: self.reconciler.suspect(uid),  # noqa: PLW0108  made below
+            takes_back=self.takes_back,
+            decommission=self.decommission,
         )
         self.desk = Desk(
             self.preparer,
@@ -170,20 +200,52 @@ class ClaimNode:
         self.reconciler = Reconciler(
             journal=self.journal,
             desk=self.desk,
-            state=self.state,
+            checkpoint=self.state,
             cdi_dir=self.cdi,
-            kube=kube,
-            claims=lambda: CLAIMS,
+            lookup=self.lookup(),
             inventory=self.inventory,
-            pool=POOL,
+            pool=name,
             boot_id=BootId(boot),
             period_seconds=self.period_seconds,
             run_blocking=in_place,
             on_finding=lambda reason, claim, text: self.findings.append((reason, claim, text)),
         )
+        self.decommissioner = Decommissioner(
+            gone=lambda bdf: discovery.gone(self.kernel, bdf),
+            wanted=self.decommission,
+            stage=self.stage,
+            journal=self.journal,
+            inventory=self.inventory,
+            state=self.state,
+            checkpoint=self.state,
+            cdi_dir=self.cdi,
+            metadata_dir=self.metadata,
+            forget=self._forget,
+            keep=in_place_nothing,
+            say=lambda _weight, reason, text: self.said.append((reason, text)),
+        )
+
+    # --- what classic DRA does otherwise
+
+    driver = DRIVER_NAME
+    takes_back = False
+
+    def allocations(self) -> Allocations:
+        return ApiAllocations(self.reader, self.inventory, self.offering.planned, self.name)
+
+    def lookup(self) -> ClaimLookup:
+        return StructuredClaims(cast(KubeApi, self.server), lambda: CLAIMS, self.name)
+
+    def desire(self, made: Offer, sight: Sight) -> Any:
+        return slices.desired(NodeName(self.name), made.gpus, taints=made.taints, terms=made.terms, counters=made.counters)
+
+    def ref(self, uid: str) -> ClaimRef:
+        return ref(uid)
+
+    # --- one life
 
     @contextlib.asynccontextmanager
-    async def running(self, *, reconcile: bool = False) -> AsyncIterator[ClaimNode]:
+    async def running(self, *, reconcile: bool = False) -> AsyncIterator[Self]:
         """Recovered and taking orders; ends like the shipped one: no more orders, then the claims, then the journal."""
         self.journal.open()
         async with trio.open_nursery() as supporters:
@@ -200,17 +262,31 @@ class ClaimNode:
                         await self.reconciler.recover()
                         if reconcile:
                             await intake.start(self.reconciler.run)
+                        await intake.start(self.decommissioner.run)
                         yield self
                         intake.cancel_scope.cancel()
                     self.desk.close()
                 self.cards.close()
             supporters.cancel_scope.cancel()
 
+    def set_decommission(self, wanted: bool) -> None:
+        """As a reload of the settings does."""
+        self.decommission.set(wanted)
+        self.sriov.set(decommissioning.sriov(self._settings) if wanted else self._settings)
+
+    async def _forget(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.state.remove("health")
+
     def rescan(self) -> None:
         self._asked.set()
 
+    def _recovered(self, bdf: Bdf, fault: DriverError | None) -> None:
+        self.recovered.append((bdf, None if fault is None else str(fault)))
+        self.recoveries.set({})
+
     async def _scan(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """As the inventory's keeper does, without its patience for bursts."""
+        """As the inventory's keeper does: it is behind the kernel by as long as it waits for the end of a burst."""
         assert self.kernel is not None
         leave = self.kernel.subscribe(lambda *_event: self._asked.set(), lambda _why: self._asked.set())
         try:
@@ -218,12 +294,13 @@ class ClaimNode:
             while True:
                 await self._asked.wait()
                 self._asked = trio.Event()
+                await trio.sleep(BURST_QUIET_SECONDS)
                 self.inventory.set(discovery.scan(self.kernel))
         finally:
             leave()
 
     async def prepare(self, uid: str, *, deadline_seconds: float = 45) -> PreparedReply | str:
-        return (await self.desk.prepare([ref(uid)], deadline_seconds))[ClaimUid(uid)]
+        return (await self.desk.prepare([self.ref(uid)], deadline_seconds))[ClaimUid(uid)]
 
     async def unprepare(self, uid: str, *, deadline_seconds: float = 45) -> str | None:
-        return (await self.desk.unprepare([ref(uid)], deadline_seconds))[ClaimUid(uid)]
+        return (await self.desk.unprepare([self.ref(uid)], deadline_seconds))[ClaimUid(uid)]

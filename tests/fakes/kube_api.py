@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 import trio
 
-from nursery_apps.seams import ApiError, Conflict, Gone, Invalid, Listing, NotFound, Resource, ServedApi, Watched
+from nursery_apps.seams import ApiError, Conflict, Gone, Invalid, Listing, NotFound, Resource, ServedApi, Throttled, Unavailable, Watched
 
 Json = dict[str, Any]
 Key = tuple[str, str, str]
 """Plural, namespace, name."""
 
+WITH_STATUS = frozenset({"resourceclaims", "podschedulingcontexts"})
+"""Kinds whose status is a subresource."""
+ERRORS: Sequence[ApiError] = (
+    Conflict(409, "Conflict", "x"),
+    Gone(410, "Expired", "x"),
+    Throttled(429, "TooManyRequests", "x", retry_after_seconds=1),
+    Unavailable(503, "ServiceUnavailable", "x"),
+)
+"""What a call may be answered at random."""
 ALL_PLURALS = ("deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices")
 
 
@@ -34,7 +43,10 @@ class FakeKubeApi:
         """(verb, error): raised once at the next call of that verb, in order."""
         self.on_store: Callable[[str, Json], None] = lambda plural, body: None
         """Changes what is stored, as a server with a feature gate off does."""
+        self.unserved: set[str] = set()
+        """Plurals of other groups whose definitions nobody has installed."""
         self.generated = 0
+        self._applied: dict[Key, set[tuple[str, ...]]] = {}
         self._history: list[tuple[int, str, str, Json]] = []
         self._changed = trio.Event()
         self._cut = trio.Event()
@@ -101,7 +113,7 @@ class FakeKubeApi:
         found = [
             self._decoded(what, body)
             for (plural, where, _), body in sorted(self.objects.items())
-            if plural == what.plural and namespace in ("", where) and _matches(body, field_selector)
+            if plural == what.plural and namespace in ("", where) and _matches(body, field_selector) and _labelled(body, label_selector)
         ]
         return Listing(found, str(self.version))
 
@@ -159,15 +171,44 @@ class FakeKubeApi:
     ) -> Any:
         await self._begin("patch", what, name)
         stored = copy.deepcopy(self._found(what, namespace, name))
+        if content_type == "application/apply-patch+yaml" and what.plural == "resourceclaims" and isinstance(body, dict):
+            return self._decoded(what, self._apply((what.plural, namespace, name), stored, body))
         if content_type != "application/merge-patch+json" or not isinstance(body, dict):
             raise Invalid(415, "UnsupportedMediaType", f"{content_type} is not understood")
+        asked = body.get("metadata") or {}
+        self._check(stored, asked.get("uid", ""), asked.get("resourceVersion", ""))
+        if what.plural in WITH_STATUS:
+            # The status is written by its own path alone, and by that path nothing else is.
+            body = {key: value for key, value in body.items() if (key == "status") is (subresource == "status")}
         _merge(stored, body)
-        return self._decoded(what, self._store("MODIFIED", (what.plural, namespace, name), stored))
+        self.on_store(what.plural, stored)
+        key = (what.plural, namespace, name)
+        if stored["metadata"].get("deletionTimestamp") and not stored["metadata"].get("finalizers"):
+            self._store("DELETED", key, stored)
+            return self._decoded(what, stored)
+        return self._decoded(what, self._store("MODIFIED", key, stored))
+
+    def _apply(self, key: Key, stored: Json, body: Json) -> Json:
+        """Server-side apply of a claim's `status.devices`, by one manager: what it applied before and names no more goes."""
+        self._check(stored, body["metadata"].get("uid", ""), "")
+        devices = {_entry_key(entry): entry for entry in body["status"]["devices"]}
+        status = stored.setdefault("status", {})
+        kept = [old for old in status.get("devices") or () if (at := _entry_key(old)) in devices or at not in self._applied.get(key, ())]
+        merged = [_applied(old, devices.pop(_entry_key(old), {})) for old in kept]
+        self._applied[key] = {_entry_key(entry) for entry in body["status"]["devices"]}
+        status["devices"] = [*merged, *devices.values()]
+        self.on_store(key[0], stored)
+        return stored if stored == self.objects[key] else self._store("MODIFIED", key, stored)
 
     async def delete(self, what: Resource[Any], name: str, *, namespace: str = "", uid: str = "", resource_version: str = "") -> None:
         await self._begin("delete", what, name)
-        self._check(self._found(what, namespace, name), uid, resource_version)
-        self.remove(what.plural, name, namespace=namespace)
+        found = self._found(what, namespace, name)
+        self._check(found, uid, resource_version)
+        if found["metadata"].get("finalizers"):
+            metadata = {**found["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+            self._store("MODIFIED", (what.plural, namespace, name), {**found, "metadata": metadata})
+        else:
+            self.remove(what.plural, name, namespace=namespace)
 
     # --- inside
 
@@ -178,6 +219,8 @@ class FakeKubeApi:
             if when in (verb, "*"):
                 del self.failures[index]
                 raise error
+        if what is not None and what.plural in self.unserved:
+            raise NotFound(404, "NotFound", "the server could not find the requested resource")
         if what is not None and what.group_version.startswith("resource.k8s.io/"):
             offered = dict(self.offer.resources).get(what.group_version.rpartition("/")[2], ())
             if what.plural not in offered:
@@ -222,6 +265,20 @@ def _matches(body: Json, selector: str) -> bool:
         if at != value:
             return False
     return True
+
+
+def _labelled(body: Json, selector: str) -> bool:
+    labels = body["metadata"].get("labels") or {}
+    return all(labels.get(key) == value for key, _, value in (term.partition("=") for term in filter(None, selector.split(","))))
+
+
+def _entry_key(entry: Json) -> tuple[str, ...]:
+    return tuple(entry.get(name, "") for name in ("driver", "pool", "device", "shareID"))
+
+
+def _applied(old: Json, new: Json) -> Json:
+    named = {condition["type"]: condition for part in (old, new) for condition in part.get("conditions") or ()}
+    return old | new | ({"conditions": list(named.values())} if named else {})
 
 
 def _merge(onto: Json, patch: Json) -> None:

@@ -17,7 +17,7 @@ from nursery_apps.seams import ApiError, Resource
 from tests.fakes.kube_api import FakeKubeApi
 
 _PATH = re.compile(
-    r"/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+/[^/]+))(?:/namespaces/(?P<ns>[^/]+))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?"
+    r"/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+/[^/]+))(?:/namespaces/(?P<ns>[^/]+))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<part>status))?"
 )
 
 
@@ -109,7 +109,8 @@ class KubeHttp:
                 return await self.api.replace(what, msgspec.json.decode(body), namespace=namespace)
             case "PATCH":
                 kind = dict(request.headers)[b"content-type"].decode()
-                return await self.api.patch(what, name, msgspec.json.decode(body), content_type=kind, namespace=namespace)
+                part = "status" if path.endswith(f"/{name}/status") else ""
+                return await self.api.patch(what, name, msgspec.json.decode(body), content_type=kind, namespace=namespace, subresource=part)
             case "DELETE":
                 only_if = msgspec.json.decode(body).get("preconditions", {})
                 uid, version = only_if.get("uid", ""), only_if.get("resourceVersion", "")

@@ -66,7 +66,7 @@ class Node:
     def cdi_files(self) -> list[str]:
         return sorted(os.listdir(self.cluster.layout.cdi))
 
-    async def start(self, *, pod_uid: str | None = None, registered: bool = True) -> Plugin:
+    async def start(self, *, pod_uid: str | None = None, registered: bool = True, driver: str = "gpu.intel.com") -> Plugin:
         command = [sys.executable, "-m", "nursery_apps.node", *self.roots]
         command += ["--kubeconfig", self.cluster.kubeconfig_path, "--kubelet-root", self.cluster.layout.kubelet]
         command += ["--cdi-root", self.cluster.layout.cdi, "--node-name", self.cluster.node, "--config", str(self.settings)]
@@ -76,7 +76,7 @@ class Node:
         self._started.append(process)
         plugin = Plugin(process, self.log)
         if registered:
-            await self.cluster.wait_plugin()
+            await self.cluster.wait_plugin(driver)
         return plugin
 
     async def simulate(self, **request: Any) -> Any:
@@ -104,13 +104,15 @@ def _short_directory() -> Iterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def node(machine: str = "server-4x-b60", *, roots: Sequence[str] | None = None, **cluster: Any) -> AsyncIterator[Node]:
+async def node(
+    machine: str = "server-4x-b60", *, roots: Sequence[str] | None = None, kind: type[SimCluster] = SimCluster, **cluster: Any
+) -> AsyncIterator[Node]:
     """A running cluster; what was started on its node ends with it. Its machine is simulated in the plugin's process, or at `roots`."""
     if roots is None:
         roots = ("--simulate", str(ROOT / "tools" / "machines" / f"{machine}.json"))
     with _short_directory() as directory:
         cluster.setdefault("timing", TIMING)
-        async with SimCluster(directory, **cluster).running() as running:
+        async with kind(directory, **cluster).running() as running:
             here = Node(running, roots)
             try:
                 yield here

@@ -46,6 +46,8 @@ class Talk:
                 self.sent += 1
                 if number == 0:
                     self.hanging.release()
+            if words.text == "wait":
+                await trio.sleep_forever()
         except trio.Cancelled:
             self.cleaned.release()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +13,15 @@ from typing import Any
 import grpc
 import trio
 
-from dra.wire import dra_pb2, pluginregistration_pb2
+from dra.wire import dra_health_pb2, dra_pb2, pluginregistration_pb2
 
 VERSIONS = ["v1.DRAPlugin", "v1beta1.DRAPlugin", "1.0.0"]
 
 
 class TinyPlugin:
     """Give it a directory for its DRA socket (short paths!) and the kubelet's registry and CDI directories."""
+
+    messages: Any = dra_pb2
 
     def __init__(
         self,
@@ -49,6 +51,11 @@ class TinyPlugin:
         self.devices: list[str] = ["gpu-0"]
         self.requests: list[str] = []
         self.cdi_version = "0.5.0"
+        self.unknown_services: set[str] = set()
+        """Answered with UNIMPLEMENTED."""
+        self._health: Any = None
+        self._health_told = 0
+        self._watching: list[Any] = []
         self._server: grpc.Server | None = None
         self._changed = threading.Condition()
 
@@ -94,23 +101,65 @@ class TinyPlugin:
             if self.errors:
                 answer.claims[claim.uid].error = self.errors.pop(0)
                 continue
-            named = [f"{claim.uid}-{device}" for device in self.devices]
-            edits = [{"name": name, "containerEdits": self._edits(name)} for name in named]
-            spec = {"cdiVersion": self.cdi_version, "kind": "example.com/gpu", "devices": edits}
-            Path(self._cdi, f"{claim.uid}.json").write_text(json.dumps(spec))
-            for device, name in zip(self.devices, named, strict=True):
+            for device, name in zip(self.devices, self.write_cdi(claim.uid), strict=True):
                 answer.claims[claim.uid].devices.add(
-                    request_names=self.requests, pool_name="node1", device_name=device, cdi_device_ids=[f"example.com/gpu={name}"]
+                    request_names=self.requests, pool_name="node1", device_name=device, cdi_device_ids=[name]
                 )
         return answer
+
+    def write_cdi(self, uid: str) -> list[str]:
+        """The file of a claim; the qualified names of its devices."""
+        named = [f"{uid}-{device}" for device in self.devices]
+        edits = [{"name": name, "containerEdits": self._edits(name)} for name in named]
+        spec = {"cdiVersion": self.cdi_version, "kind": "example.com/gpu", "devices": edits}
+        Path(self._cdi, f"{uid}.json").write_text(json.dumps(spec))
+        return [f"example.com/gpu={name}" for name in named]
+
+    def remove_cdi(self, uid: str) -> None:
+        Path(self._cdi, f"{uid}.json").unlink(missing_ok=True)
 
     def unprepare(self, method: str, request: Any) -> Any:
         self.calls.append((method, [claim.uid for claim in request.claims]))
         answer = dra_pb2.NodeUnprepareResourcesResponse()
         for claim in request.claims:
             answer.claims[claim.uid].error = self.errors.pop(0) if self.errors else ""
-            Path(self._cdi, f"{claim.uid}.json").unlink(missing_ok=True)
+            self.remove_cdi(claim.uid)
         return answer
+
+    def say(self, health: Mapping[str, tuple[int, str]], *, timeout: int = 0) -> None:
+        """Device -> (1 healthy or 2 unhealthy, message), for all who watch now or later; before the first word nothing is served."""
+        devices = [
+            dra_health_pb2.DeviceHealth(
+                device={"pool_name": "node1", "device_name": name},
+                health=status,  # type: ignore[arg-type]
+                health_check_timeout_seconds=timeout,
+                message=message,
+            )
+            for name, (status, message) in health.items()
+        ]
+        with self._changed:
+            self._health = dra_health_pb2.NodeWatchResourcesResponse(devices=devices)
+            self._health_told += 1
+            self._changed.notify_all()
+
+    def watch(self, method: str, context: Any) -> Iterator[Any]:
+        self.calls.append((method, []))
+        told = 0
+        context.add_callback(self.answered)
+        self._watching.append(context)
+        self.answered()
+        while context.is_active():
+            with self._changed:
+                while self._health_told == told and context.is_active():
+                    self._changed.wait()
+                told, health = self._health_told, self._health
+            yield health
+
+    async def end_watches(self) -> None:
+        """As soon as there is one."""
+        await self.until(lambda: self._watching)
+        for context in self._watching:
+            context.cancel()
 
     def methods(self) -> list[str]:
         return [method.rpartition("/")[2] for method, _ in self.calls]
@@ -122,13 +171,18 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def service(self, call: Any) -> Any:
         plugin, method = self._plugin, call.method
+        if method.endswith("/NodeWatchResources") and plugin._health is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                lambda _request, context: plugin.watch(method, context),
+                response_serializer=lambda message: message.SerializeToString(),
+            )
         table = {
             "GetInfo": (pluginregistration_pb2.InfoRequest, lambda request: plugin.info()),
             "NotifyRegistrationStatus": (pluginregistration_pb2.RegistrationStatus, plugin.notified),
-            "NodePrepareResources": (dra_pb2.NodePrepareResourcesRequest, lambda request: plugin.prepare(method, request)),
-            "NodeUnprepareResources": (dra_pb2.NodeUnprepareResourcesRequest, lambda request: plugin.unprepare(method, request)),
+            "NodePrepareResources": (plugin.messages.NodePrepareResourcesRequest, lambda request: plugin.prepare(method, request)),
+            "NodeUnprepareResources": (plugin.messages.NodeUnprepareResourcesRequest, lambda request: plugin.unprepare(method, request)),
         }
-        if method.rpartition("/")[2] not in table:
+        if method.rpartition("/")[2] not in table or method.split("/")[1] in plugin.unknown_services:
             return None
         kind, answer = table[method.rpartition("/")[2]]
 

@@ -7,7 +7,7 @@ made whole, lent or taken back for it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from dra.sim_kernel.kernel import SimKernel
 from dra.sriov_settings import Sriov
 from nursery_apps.node.claim_desk import PreparedReply
 from tests.fakes import claim_node, machines
+from tests.fakes.at_step import AtStep, armed
 from tests.fakes.claim_node import ClaimNode, Disks
 from tests.fakes.claim_server import ClaimServer, claim
 
@@ -72,30 +73,6 @@ class Scene:
         return self.disks.cdi == {} and (self.kernel is None or traces(self.kernel) == traces(machine()))
 
 
-class At(trio.abc.Instrument):
-    """Calls `action` before the n-th step that any task takes once armed."""
-
-    def __init__(self, step: int, action: Callable[[], None]) -> None:
-        self.left = step
-        self.action = action
-        self.fired = False
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.fired = True
-            self.action()
-
-
-@contextlib.contextmanager
-def armed(at: At) -> Iterator[None]:
-    trio.lowlevel.add_instrument(at)
-    try:
-        yield
-    finally:
-        trio.lowlevel.remove_instrument(at)
-
-
 class SiblingFailed(Exception):
     """Some other task of the program crashed."""
 
@@ -120,7 +97,7 @@ async def _client_gone(scene: Scene, verb: str, step: int) -> bool:
     async with scene.life() as node:
         await _begin(node, verb)
         with trio.CancelScope() as caller:
-            at = At(step, caller.cancel)
+            at = AtStep(step, caller.cancel)
             with armed(at):
                 await _do(node, verb)
         await _retry_and_check(scene, node, verb)
@@ -130,7 +107,7 @@ async def _client_gone(scene: Scene, verb: str, step: int) -> bool:
 async def _stopped(scene: Scene, verb: str, step: int) -> bool:
     """SIGTERM with no grace at all: everything is cancelled at once; the next life is asked again."""
     with trio.CancelScope() as everything:
-        at = At(step, everything.cancel)
+        at = AtStep(step, everything.cancel)
         async with scene.life() as node:
             await _begin(node, verb)
             with armed(at):
@@ -143,7 +120,7 @@ async def _stopped(scene: Scene, verb: str, step: int) -> bool:
 async def _sibling_failed(scene: Scene, verb: str, step: int) -> bool:
     """Another task crashes: the program goes down without grace; the next life is asked again."""
     now = trio.Event()
-    at = At(step, now.set)
+    at = AtStep(step, now.set)
 
     async def sibling() -> None:
         await now.wait()

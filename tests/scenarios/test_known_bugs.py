@@ -1,7 +1,8 @@
 """Bugs that Intel's own drivers had on the node, each shown not to exist here and named after what it spares users.
 
 The comments give the defect, not its ticket: a pull-out of a VM's GPU by a monitor pod, a slice refused because of one taint, and so on.
-Defects of parts that are not here yet (VF carving, VFIO switching, health daemons, charts) join with those parts.
+Those of the health daemon's client are in `tests/nursery_apps/node/health/test_xpumd_source.py` (restarts, silence, unknown severity),
+those of the kubelet's stream in `test_stream.py` beside it; defects of charts join with the charts.
 """
 
 from __future__ import annotations

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import trio
 
+from nursery_apps.node.health import stream
 from tests.fakes import plugin_process
 from tests.fakes.plugin_process import SETTINGS, Node
+from tools.simcluster import health_streams, plugin_calls
 from tools.simcluster.faults import Fault
-from tools.simcluster.kinds import EVENT, SLICE
+from tools.simcluster.kinds import CLAIM, EVENT, SLICE
+from tools.simcluster.plugin_calls import CallFailed
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +56,53 @@ async def test_a_pod_runs_on_every_release(release: str) -> None:
         await gone(here, "a")
         assert here.cdi_files == []
         assert await plugin.terminate() == 0
+
+
+@pytest.mark.parametrize(("release", "told"), [("1.31", False), ("1.32", False), ("1.33", True), ("1.35", True), ("1.37", True)])
+async def test_a_claim_says_what_it_was_given_where_the_api_server_has_a_place_for_it(release: str, told: bool) -> None:
+    async with plugin_process.node(kubernetes=release) as here:
+        await here.start()
+        await published(here, 4)
+        here.cluster.create_claim("c")
+        here.cluster.create_pod("p", claims={"gpu": "c"})
+        await here.cluster.wait_pod("p", deadline=20)
+        if told:
+            await here.cluster.wait(CLAIM, lambda claims: all(claim["status"].get("devices") for claim in claims), deadline=20)
+            status = here.cluster.claim("c")["status"]
+            [result], [entry] = status["allocation"]["devices"]["results"], status["devices"]
+            assert (entry["driver"], entry["pool"], entry["device"]) == (result["driver"], result["pool"], result["device"])
+            assert entry["data"]["pciAddress"].replace(":", "-").replace(".", "-") in result["device"]
+            assert [(condition["type"], condition["status"]) for condition in entry["conditions"]] == [("Ready", "True")]
+        await gone(here, "p")
+        here.cluster.create_pod("again", claims={"gpu": "c"})
+        await here.cluster.wait_pod("again", deadline=20)
+        await gone(here, "again")
+        assert "devices" not in here.cluster.claim("c")["status"], "it went with the allocation"
+
+
+@pytest.mark.parametrize("release", ["1.36", "1.37"])
+async def test_who_watches_the_devices_health_does_not_hold_up_the_plugins_end(release: str) -> None:
+    async with plugin_process.node(kubernetes=release) as here:
+        plugin = await here.start()
+        await published(here, 4)
+        await pod(here, "a")
+        [instance] = here.cluster.kubelet.registrar.instances("gpu.intel.com")
+        assert health_streams.service(int(release[2:]), instance.announced) in stream.SERVICES
+        told, watching = trio.Event(), plugin_calls.Connection(instance.endpoint)
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                with pytest.raises(CallFailed, match="UNAVAILABLE"):
+                    await plugin_calls.watch_health(watching, "v1.DRAResourceHealth", lambda _answer: told.set())
+
+            nursery.start_soon(watch)
+            await told.wait()
+            before = trio.current_time()
+            assert await plugin.terminate() == 0
+            assert trio.current_time() - before < 5, "a stream is no call that has the grace"
+        watching.close()
+        await here.start()
+        await gone(here, "a")
 
 
 CARD = "0000:18:00.0"
@@ -257,3 +307,12 @@ async def test_sigterm_waits_for_the_claims_at_work_no_longer_than_the_grace() -
         begun = trio.current_time()
         assert await plugin.terminate() == 0
         assert trio.current_time() - begun < 6
+
+
+async def test_a_kubelet_that_is_too_old_ends_the_plugin_with_one_sentence() -> None:
+    async with plugin_process.node(kubernetes="1.28", kubelet_version="v1.27.16") as here:
+        plugin = await here.start(registered=False)
+        with trio.fail_after(20):
+            assert await plugin.process.wait() == 2
+        [line] = plugin.log.splitlines()
+        assert "the kubelet is v1.27.16" in line and "1.28 and newer" in line

@@ -17,6 +17,7 @@ import trio
 from tools.simcluster import releases
 from tools.simcluster.cluster import SimCluster
 from tools.simcluster.kubelet import Timing
+from tools.simcluster.refusals import Refused
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -28,7 +29,17 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         metavar="1.NN",
         help=f"1.{releases.OLDEST} to 1.{releases.NEWEST} (default %(default)s)",
     )
-    parser.add_argument("--node", default="node1", help="name of the node (default %(default)s)")
+    parser.add_argument(
+        "--node", action="append", help="name of a node (default node1); may be repeated: the others have their directories below nodes/"
+    )
+    parser.add_argument("--no-kubelet", action="store_true", help="no node of its own; nodes may be created over the API")
+    parser.add_argument(
+        "--apply",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="create the objects of a YAML file; may be repeated",
+    )
     parser.add_argument("--port", type=int, default=0, help="of the API server (default: any free one)")
     parser.add_argument("--tls", action="store_true", help="serve HTTPS with a throw-away authority")
     parser.add_argument("--gate", action="append", default=[], metavar="NAME=true|false", help="feature gate, may be repeated")
@@ -53,17 +64,22 @@ async def run(options: argparse.Namespace, root: str) -> None:
         if value not in ("true", "false"):
             raise ValueError(f"--gate {gate}: must be {name or 'NAME'}=true or {name or 'NAME'}=false")
         gates[name] = value == "true"
+    nodes = options.node or ["node1"]
     cluster = SimCluster(
         root,
         kubernetes=options.kubernetes,
-        node=options.node,
+        node=nodes[0],
+        more_nodes=nodes[1:],
         gates=gates,
         runtime_config=tuple(options.runtime_config),
         port=options.port,
         tls=options.tls,
         timing=Timing(prepare_again=options.retry_seconds),
+        with_kubelet=not options.no_kubelet,
         log=log,
     )
+    for path in options.apply:
+        cluster.apply_file(path)
     if options.verbose:
         cluster.http.log = log
     # Signals are taken from the beginning: whoever reads `ready` may send one at once.
@@ -74,9 +90,10 @@ async def run(options: argparse.Namespace, root: str) -> None:
             if options.kubeconfig_out:
                 kubeconfig = shutil.copyfile(kubeconfig, options.kubeconfig_out)
             print(f"ready {cluster.api_url} {kubeconfig}", flush=True)
-            log(f"kubelet root    {cluster.layout.kubelet}")
-            log(f"CDI directory   {cluster.layout.cdi}")
-            log(f"node            {cluster.node}")
+            for node in nodes if not options.no_kubelet else ():
+                log(f"node            {node}")
+                log(f"kubelet root    {cluster.layout_of(node).kubelet}")
+                log(f"CDI directory   {cluster.layout_of(node).cdi}")
             async for _ in signals:
                 nursery.cancel_scope.cancel()
 
@@ -86,7 +103,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="simcluster-") as temporary:
         try:
             trio.run(run, options, options.root or temporary)
-        except* (ValueError, OSError) as errors:
+        except* (ValueError, OSError, Refused) as errors:
             sys.exit(f"simcluster: {first_of(errors)}")
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, Final
 
-from tools.simcluster import capacities
-from tools.simcluster.capacities import Amount
+from dra.structured import capacities
+from dra.structured.capacities import Amount
 from tools.simcluster.kinds import Json
 from tools.simcluster.refusals import Cause
 from tools.simcluster.releases import Release

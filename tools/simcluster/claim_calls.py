@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tools.simcluster import plugin_calls
+from tools.simcluster import plugin_calls, pod_claims
 from tools.simcluster.claim_memory import ClaimMemory, Prepared, Remembered
 from tools.simcluster.kinds import CLAIM, Json
 from tools.simcluster.plugin_calls import CallFailed, Reference
@@ -17,6 +17,30 @@ class NotPrepared(Exception):
     """What ends up in the pod's event FailedPrepareDynamicResources."""
 
 
+def usable_claims(registry: Registry, pod: Json) -> dict[str, Json]:
+    """Pod claim name -> ResourceClaim, those left out that the pod turned out not to need.
+
+    Raises:
+        NotPrepared: one is not there, not allocated, or not reserved for the pod.
+    """
+    found: dict[str, Json] = {}
+    namespace, uid = pod["metadata"]["namespace"], pod["metadata"]["uid"]
+    for entry, name in pod_claims.claim_names(pod):
+        if not name:
+            raise NotPrepared(f'pod "{namespace}/{pod["metadata"]["name"]}": ResourceClaim not created yet')
+        try:
+            claim = registry.get(CLAIM, name, namespace)
+        except Refused as refused:
+            raise NotPrepared(f"fetch ResourceClaim {namespace}/{name}: {refused.message}") from refused
+        status = claim.get("status") or {}
+        if uid not in {consumer["uid"] for consumer in status.get("reservedFor") or ()}:
+            raise NotPrepared(f"pod {pod['metadata']['name']} ({uid}) is not allowed to use ResourceClaim {name}")
+        if not status.get("allocation"):
+            raise NotPrepared(f"ResourceClaim {name}: not allocated")
+        found[entry] = claim
+    return found
+
+
 class ClaimCalls:
     def __init__(self, registry: Registry, registrar: Registrar, memory: ClaimMemory, minor: int, *, call_seconds: float) -> None:
         """
@@ -26,35 +50,6 @@ class ClaimCalls:
         self._registry, self._registrar, self.memory = registry, registrar, memory
         self._minor, self._call_seconds = minor, call_seconds
 
-    def claims_of(self, pod: Json) -> dict[str, Json]:
-        """Pod claim name -> ResourceClaim, those left out that the pod turned out not to need.
-
-        Raises:
-            NotPrepared: one is not there, not allocated, or not reserved for the pod.
-        """
-        found: dict[str, Json] = {}
-        namespace, uid = pod["metadata"]["namespace"], pod["metadata"]["uid"]
-        generated = {status["name"]: status for status in (pod.get("status") or {}).get("resourceClaimStatuses") or ()}
-        for entry in pod["spec"].get("resourceClaims") or ():
-            name = entry.get("resourceClaimName")
-            if not name:
-                if entry["name"] not in generated:
-                    raise NotPrepared(f'pod "{namespace}/{pod["metadata"]["name"]}": ResourceClaim not created yet')
-                name = generated[entry["name"]].get("resourceClaimName")
-                if name is None:
-                    continue
-            try:
-                claim = self._registry.get(CLAIM, name, namespace)
-            except Refused as refused:
-                raise NotPrepared(f"fetch ResourceClaim {namespace}/{name}: {refused.message}") from refused
-            status = claim.get("status") or {}
-            if uid not in {consumer["uid"] for consumer in status.get("reservedFor") or ()}:
-                raise NotPrepared(f"pod {pod['metadata']['name']} ({uid}) is not allowed to use ResourceClaim {name}")
-            if not status.get("allocation"):
-                raise NotPrepared(f"ResourceClaim {name}: not allocated")
-            found[entry["name"]] = claim
-        return found
-
     async def prepare(self, pod: Json) -> dict[str, Json]:
         """All claims of the pod; those that are prepared already take no call.
 
@@ -62,7 +57,7 @@ class ClaimCalls:
             NotPrepared
         """
         memory, uid = self.memory, pod["metadata"]["uid"]
-        claims = self.claims_of(pod)
+        claims = usable_claims(self._registry, pod)
         by_driver: dict[str, list[Remembered]] = {}
         for claim in claims.values():
             metadata = claim["metadata"]

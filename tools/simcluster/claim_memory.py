@@ -20,6 +20,14 @@ class Prepared(msgspec.Struct):
     share: str = ""
 
 
+class Handle(msgspec.Struct):
+    """What a controller wrote for a driver into an allocation, up to 1.30."""
+
+    driver: str
+    """Empty: that of the claim's status."""
+    data: str
+
+
 class Remembered(msgspec.Struct):
     """One claim on this node."""
 
@@ -31,6 +39,8 @@ class Remembered(msgspec.Struct):
     """Those that use it here."""
     devices: dict[str, list[Prepared]] = {}
     """By driver."""
+    handles: list[Handle] = []
+    """Up to 1.30, as they were when the claim was first seen."""
 
 
 class ClaimMemory:

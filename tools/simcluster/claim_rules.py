@@ -132,7 +132,7 @@ def _request_faults(at: str, request: Json) -> list[Cause]:
 
 
 def _selector_faults(at: str, selectors: list[Json]) -> list[Cause]:
-    from tools.simcluster import expressions
+    from dra.structured import expressions
 
     found = []
     if len(selectors) > LIST:

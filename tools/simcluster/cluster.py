@@ -1,4 +1,4 @@
-"""The whole of it: API server, controllers, scheduler and one node, over one directory.
+"""The whole of it: API server, controllers, scheduler and nodes, over one directory.
 
 async with SimCluster(str(tmp_path), kubernetes="1.34").running() as cluster:
     cluster.create_claim("gpu", device_class="gpu.intel.com")
@@ -19,7 +19,7 @@ import msgspec
 import trio
 import yaml
 
-from tools.simcluster import api_server, controllers, kinds, kubeconfig, releases, shapes
+from tools.simcluster import api_server, controllers, kinds, kubeconfig, pod_claims, releases, shapes
 from tools.simcluster.cdi_reader import Injection
 from tools.simcluster.faults import Faults
 from tools.simcluster.http_api import HttpApi
@@ -28,7 +28,7 @@ from tools.simcluster.kubelet import INJECTED, Kubelet, Timing
 from tools.simcluster.registry import Registry
 from tools.simcluster.store import Store
 
-CLASSES: Final = Path(__file__).parents[2] / "manifests" / "base" / "deviceclasses.yaml"
+CLASSES: Final = Path(__file__).parents[2] / "manifests" / "kustomize" / "base" / "deviceclasses.yaml"
 DEADLINE_SECONDS: Final = 10.0
 """Of the waits, where nothing else is said."""
 
@@ -67,6 +67,7 @@ class SimCluster:
         kubernetes: str = "1.34",
         kubelet_version: str = "",
         node: str = "node1",
+        more_nodes: Sequence[str] = (),
         gates: Mapping[str, bool] | None = None,
         runtime_config: tuple[str, ...] = (),
         port: int = 0,
@@ -81,9 +82,10 @@ class SimCluster:
         """
         Args:
             root: a directory; socket paths below it must stay under 108 bytes.
+            more_nodes: further nodes with a kubelet each, in directories of their own (`layout_of`).
             kubelet_version: `v1.33.2` where the node lags behind the server.
             gates, runtime_config: what differs from the release's defaults.
-            classes: YAML file of DeviceClasses to begin with, None for none.
+            classes: YAML file of classes to begin with, None for none; those of the manifests from 1.31 on, if nothing is said.
             on_reboot: see Kubelet.
 
         Raises:
@@ -98,18 +100,31 @@ class SimCluster:
         self.api_url = ""
         """Known when `run` has started."""
         self._port, self._tls, self._schedules, self._with_kubelet, self._log = port, tls, schedules, with_kubelet, log
-        self.kubelet = Kubelet(
-            self.registry,
-            self.layout.kubelet,
-            node,
-            cdi_directories=(self.layout.static_cdi, self.layout.cdi),
-            timing=timing,
-            log=log,
-            kubelet_version=kubelet_version,
-            on_reboot=on_reboot,
-        )
-        if classes is not None:
+        self.kubelets = {
+            name: Kubelet(
+                self.registry,
+                self.layout_of(name).kubelet,
+                name,
+                cdi_directories=(self.layout_of(name).static_cdi, self.layout_of(name).cdi),
+                timing=timing,
+                log=log,
+                kubelet_version=kubelet_version,
+                on_reboot=on_reboot,
+            )
+            for name in (node, *more_nodes)
+        }
+        """By node."""
+        if classes is not None and not (self.release.is_classic and classes == str(CLASSES)):
             self.apply_file(classes)
+
+    @property
+    def kubelet(self) -> Kubelet:
+        """The first node's, mostly the only one."""
+        return self.kubelets[self.node]
+
+    def layout_of(self, node: str) -> Layout:
+        """Where things of a node are: the first has the cluster's directory, others `nodes/<name>` below it."""
+        return self.layout if node == self.node else Layout(f"{self.layout.root}/nodes/{node}")
 
     @property
     def release(self) -> releases.Release:
@@ -117,11 +132,12 @@ class SimCluster:
 
     def upgrade(self, kubernetes: str, *, gates: Mapping[str, bool] | None = None, runtime_config: tuple[str, ...] = ()) -> None:
         """Another API server over the same objects, from now on: another release, or the same with other gates. The kubelet stays.
+        Claims and classes do not survive the step from 1.30 to 1.31, as in life.
 
         Raises:
             ValueError: as the constructor.
         """
-        self.registry.release = releases.release(kubernetes, gates=gates, runtime_config=runtime_config)
+        self.registry.upgrade(releases.release(kubernetes, gates=gates, runtime_config=runtime_config))
         self.faults.cut_watches()
 
     @property
@@ -137,8 +153,8 @@ class SimCluster:
             self.api_url = await nursery.start(serve)
             kubeconfig.write(self.kubeconfig_path, self.api_url, certificates.authority_pem if certificates is not None else None)
             nursery.start_soon(partial(controllers.run, self.registry, self._log, schedules=self._schedules))
-            if self._with_kubelet:
-                await nursery.start(self.kubelet.run)
+            for kubelet in self.kubelets.values() if self._with_kubelet else ():
+                await nursery.start(kubelet.run)
             self._log(f"Kubernetes {self.release.git_version} at {self.api_url}")
             task_status.started(self.api_url)
 
@@ -162,10 +178,14 @@ class SimCluster:
         return self.registry.create(kind, shapes.to_held(kind, "v1", body), namespace if kind.namespaced else "")
 
     def apply_file(self, path: str) -> None:
-        """Create every object of a YAML file."""
+        """Create every object of a YAML file, custom resources after their definitions.
+
+        Raises:
+            Refused: as the API server would, also for kinds that it does not serve.
+        """
         for body in yaml.safe_load_all(Path(path).read_text(encoding="utf-8")):
             if body:
-                kind = next(kind for kind in kinds.ALL if kind.kind == body["kind"])
+                kind = self.registry.kind(body["apiVersion"], body["kind"])
                 self.create(kind, body, body["metadata"].get("namespace", "default"))
 
     def create_class(self, name: str, expression: str, *, config: Sequence[Json] = ()) -> Json:
@@ -212,8 +232,9 @@ class SimCluster:
             templates: name in the pod -> ResourceClaimTemplate.
             containers: container -> its `resources.claims`, `{"name": "gpu", "request": "gpu"}`; left out, one container `main` uses all.
         """
-        entries = [{"name": key, "resourceClaimName": claim} for key, claim in (claims or {}).items()]
-        entries += [{"name": key, "resourceClaimTemplateName": template} for key, template in (templates or {}).items()]
+        is_classic = self.release.is_classic
+        entries = [pod_claims.spelled(key, claim=claim, is_classic=is_classic) for key, claim in (claims or {}).items()]
+        entries += [pod_claims.spelled(key, template=template, is_classic=is_classic) for key, template in (templates or {}).items()]
         if containers is None:
             containers = {"main": [{"name": entry["name"]} for entry in entries]}
         listed = [{"name": each, "image": "none", "resources": {"claims": list(uses)}} for each, uses in containers.items()]
@@ -271,16 +292,17 @@ class SimCluster:
 
         await self.wait(POD, gone, f"pod {name} gone", deadline=deadline)
 
-    async def wait_plugin(self, driver: str = "gpu.intel.com", *, deadline: float = DEADLINE_SECONDS) -> None:
-        """Until the kubelet can call the driver.
+    async def wait_plugin(self, driver: str = "gpu.intel.com", *, node: str = "", deadline: float = DEADLINE_SECONDS) -> None:
+        """Until the kubelet (the first node's, if none is named) can call the driver.
 
         Raises:
             AssertionError: with what the kubelet told plugins that it refused.
         """
+        kubelet = self.kubelets[node or self.node]
         with trio.move_on_after(deadline):
-            await self.kubelet.until_serves(driver)
+            await kubelet.until_serves(driver)
             return
-        raise AssertionError(f"no plugin {driver} within {deadline} s; refused: {self.kubelet.registrar.refusals}")
+        raise AssertionError(f"no plugin {driver} within {deadline} s; refused: {kubelet.registrar.refusals}")
 
     async def wait_event(self, name: str, reason: str, *, deadline: float = DEADLINE_SECONDS) -> str:
         """The message of an event about a pod."""
@@ -319,7 +341,9 @@ class SimCluster:
 
     def _shown(self, kind: Kind) -> str:
         def one(body: Json) -> str:
+            # A custom resource may have anything for a status.
             status = body.get("status") or {}
-            return f"{body['metadata']['name']} {status.get('phase', '')}".strip()
+            said = status.get("phase", "") if isinstance(status, dict) else status
+            return f"{body['metadata']['name']} {said}".strip()
 
         return ", ".join(one(body) for body in self.store.all(kind)) or "nothing"

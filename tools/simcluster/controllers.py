@@ -1,6 +1,7 @@
-"""The small controllers: claims from templates, deallocation, garbage, eviction; and the one task that runs them and the scheduler.
+"""The small controllers: claims from templates, deallocation, eviction; and the one task that runs them and the scheduler.
 
-All are level-triggered passes over what is stored: after any write they look again, until nothing is left to do.
+All are level-triggered passes over what is stored: after any write they look again, until nothing is left to do. Classic DRA has its own
+(`classic.control`), which are driven by what is written.
 """
 
 from __future__ import annotations
@@ -9,80 +10,50 @@ import math
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Final
 
 import trio
 
-from tools.simcluster import events, kinds, scheduler
-from tools.simcluster.allocator import tolerates
-from tools.simcluster.kinds import CLAIM, NAMESPACE, NODE, POD, SLICE, TAINT_RULE, TEMPLATE, Json
-from tools.simcluster.refusals import Refused
+from dra.structured.allocator import tolerates
+from tools.simcluster import events, generated_claims, scheduler
+from tools.simcluster.classic import control
+from tools.simcluster.garbage import Garbage
+from tools.simcluster.generated_claims import FINAL
+from tools.simcluster.kinds import CLAIM, POD, SLICE, TAINT_RULE, Json
 from tools.simcluster.registry import Registry
-
-POD_CLAIM: Final = "resource.kubernetes.io/pod-claim-name"
-"""Annotation of a generated claim: its name in the pod."""
-FINAL: Final = ("Succeeded", "Failed")
-_OWNERS: Final = {"Node": NODE, "Pod": POD, "ResourceClaim": CLAIM}
 
 
 async def run(registry: Registry, log: Callable[[str], None], *, schedules: bool = True) -> None:
     """Run until cancelled. Without `schedules` pods stay where a test puts them."""
     while True:
-        before = registry.store.revision
-        make_claims(registry)
-        release_claims(registry, log)
-        collect_garbage(registry, log)
-        wait = evict(registry, log)
-        if schedules:
-            scheduler.schedule(registry, log)
-        # Others get their turn between passes, also when there is always something to do.
-        await trio.lowlevel.checkpoint()
-        if registry.store.revision == before:
-            with trio.move_on_after(wait):
-                await registry.store.changed()
+        if registry.release.is_classic:
+            await control.run(registry, log, schedules=schedules)
+        else:
+            await _run_structured(registry, log, schedules=schedules)
+
+
+async def _run_structured(registry: Registry, log: Callable[[str], None], *, schedules: bool) -> None:
+    """Until the server is another one."""
+    garbage = Garbage(registry, log)
+    with registry.store.listening(garbage.note):
+        while not registry.release.is_classic:
+            before = registry.store.revision
+            make_claims(registry)
+            release_claims(registry, log)
+            garbage.collect()
+            wait = evict(registry, log)
+            if schedules:
+                scheduler.schedule(registry, log)
+            # Others get their turn between passes, also when there is always something to do.
+            await trio.lowlevel.checkpoint()
+            if registry.store.revision == before:
+                with trio.move_on_after(wait):
+                    await registry.store.changed()
 
 
 def make_claims(registry: Registry) -> None:
     """A claim for every pod claim that names a template, recorded in the pod's status."""
-    store = registry.store
-    for pod in [pod for pod in store.each(POD) if pod["spec"].get("resourceClaims")]:
-        metadata = pod["metadata"]
-        if metadata.get("deletionTimestamp") or pod["status"].get("phase") in FINAL:
-            continue
-        known = {status["name"] for status in pod["status"].get("resourceClaimStatuses") or ()}
-        made = []
-        for entry in pod["spec"]["resourceClaims"]:
-            template_name = entry.get("resourceClaimTemplateName")
-            template = store.get(TEMPLATE, metadata["namespace"], template_name) if template_name else None
-            if template is None or entry["name"] in known:
-                continue
-            try:
-                claim = registry.create(CLAIM, _generated(pod, entry["name"], template), metadata["namespace"])
-            except Refused as refused:
-                text = f"PodResourceClaim {entry['name']}: failed to create ResourceClaim: {refused.message}"
-                events.say(registry, pod, "Warning", "FailedResourceClaimCreation", text, "resource_claim", once=True)
-                continue
-            made.append({"name": entry["name"], "resourceClaimName": claim["metadata"]["name"]})
-        if made:
-            registry.amend(POD, pod, partial(_record, made=made), subresource="status")
-
-
-def _generated(pod: Json, entry: str, template: Json) -> Json:
-    metadata, inner = pod["metadata"], template["spec"].get("metadata") or {}
-    owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
-    return {
-        "metadata": {
-            "generateName": f"{metadata['name']}-{entry}-",
-            "labels": inner.get("labels"),
-            "annotations": {**(inner.get("annotations") or {}), POD_CLAIM: entry},
-            "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": True}],
-        },
-        "spec": template["spec"]["spec"],
-    }
-
-
-def _record(body: Json, made: list[Json]) -> None:
-    body["status"]["resourceClaimStatuses"] = [*(body["status"].get("resourceClaimStatuses") or ()), *made]
+    for pod in [pod for pod in registry.store.each(POD) if pod["spec"].get("resourceClaims")]:
+        generated_claims.make(registry, pod)
 
 
 def release_claims(registry: Registry, log: Callable[[str], None]) -> None:
@@ -116,26 +87,6 @@ def _keep(body: Json, consumers: list[Json]) -> None:
 
 def _unprotect(body: Json) -> None:
     body["metadata"]["finalizers"] = [each for each in body["metadata"].get("finalizers") or () if each != scheduler.FINALIZER]
-
-
-def collect_garbage(registry: Registry, log: Callable[[str], None]) -> None:
-    """Objects whose owners are all gone (known by UID), and what is in a namespace that is gone."""
-    store = registry.store
-    for kind in kinds.ALL:
-        for body in list(store.each(kind)):
-            metadata = body["metadata"]
-            owners = [owner for owner in metadata.get("ownerReferences") or () if owner["kind"] in _OWNERS]
-            orphaned = bool(owners) and not any(_lives(registry, owner, metadata.get("namespace", "")) for owner in owners)
-            homeless = kind.namespaced and store.get(NAMESPACE, "", metadata["namespace"]) is None
-            if (orphaned or homeless) and not metadata.get("deletionTimestamp"):
-                log(f"garbage: {kind.kind} {metadata['name']}")
-                registry.delete(kind, metadata["name"], metadata.get("namespace", ""))
-
-
-def _lives(registry: Registry, owner: Json, namespace: str) -> bool:
-    kind = _OWNERS[owner["kind"]]
-    found = registry.store.get(kind, namespace if kind.namespaced else "", owner["name"])
-    return found is not None and found["metadata"]["uid"] == owner["uid"]
 
 
 def evict(registry: Registry, log: Callable[[str], None]) -> float:

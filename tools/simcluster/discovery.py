@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tools.simcluster import kinds
-from tools.simcluster.kinds import Json, Kind
+from tools.simcluster.kinds import Json, Kind, Served
 from tools.simcluster.releases import Release
 
 VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
@@ -27,26 +26,26 @@ def core_versions() -> Json:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
 
 
-def group(release: Release, name: str) -> Json | None:
-    versions = kinds.served(release).get(name)
+def group(served: Served, name: str) -> Json | None:
+    versions = served.get(name)
     if not versions or not name:
         return None
     listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
     return {"kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": listed, "preferredVersion": listed[0]}
 
 
-def groups(release: Release) -> Json:
-    found = [group(release, name) for name in kinds.served(release) if name]
+def groups(served: Served) -> Json:
+    found = [group(served, name) for name in served if name]
     inner = [{key: value for key, value in each.items() if key not in ("kind", "apiVersion")} for each in found if each]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": inner}
 
 
-def resources(release: Release, group_name: str, version_name: str) -> Json | None:
-    served = kinds.served(release).get(group_name, {}).get(version_name)
-    if served is None:
+def resources(served: Served, group_name: str, version_name: str) -> Json | None:
+    found = served.get(group_name, {}).get(version_name)
+    if found is None:
         return None
     listed = []
-    for kind in served:
+    for kind in found:
         listed.append(_resource(kind))
         if kind.has_status:
             listed.append(
@@ -65,7 +64,7 @@ def resources(release: Release, group_name: str, version_name: str) -> Json | No
 def _resource(kind: Kind) -> Json:
     return {
         "name": kind.plural,
-        "singularName": kind.kind.lower(),
+        "singularName": kind.singular or kind.kind.lower(),
         "namespaced": kind.namespaced,
         "kind": kind.kind,
         "verbs": VERBS,

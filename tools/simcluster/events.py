@@ -17,12 +17,12 @@ def say(
     """Write an event, or count the same one up; with `once` leave that alone, for those who look again after every write."""
     metadata, now = about["metadata"], registry.timestamp()
     namespace, message = metadata.get("namespace", "default"), message[:MESSAGE]
-    for old in registry.store.all(EVENT, namespace):
-        if (old["involvedObject"].get("uid"), old.get("reason"), old.get("message")) == (metadata["uid"], reason, message):
-            if not once:
-                registry.amend(EVENT, old, lambda body: body.update(count=body.get("count", 1) + 1, lastTimestamp=now))
-            return
-    registry.create(
+    same = (metadata["uid"], reason, message)
+    if (old := registry.store.get(EVENT, namespace, registry.said.get(same, ""))) is not None:
+        if not once:
+            registry.amend(EVENT, old, lambda body: body.update(count=body.get("count", 1) + 1, lastTimestamp=now))
+        return
+    event = registry.create(
         EVENT,
         {
             "metadata": {"generateName": f"{metadata['name']}."},
@@ -46,3 +46,4 @@ def say(
         },
         namespace,
     )
+    registry.said[same] = event["metadata"]["name"]

@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from tools.simcluster import applied, discovery, kinds, patches, refusals, selectors, shapes, typed, watching
+from tools.simcluster import applied, discovery, patches, refusals, selectors, shapes, typed, watching
+from tools.simcluster.classic import types as classic_types
 from tools.simcluster.faults import Fault, Faults, reason_of
 from tools.simcluster.kinds import Json
 from tools.simcluster.refusals import Refused
@@ -82,7 +83,7 @@ class HttpApi:
 
     def _target(self, match: re.Match[str]) -> Target:
         group, version = match["group"] or "", match["version"] or match["core"]
-        served = kinds.served(self.registry.release).get(group, {}).get(version, ())
+        served = self.registry.served().get(group, {}).get(version, ())
         kind = next((kind for kind in served if kind.plural == match["plural"]), None)
         subresource = match["sub"] or ""
         if kind is None or (subresource and not (subresource == "status" and kind.has_status)):
@@ -92,24 +93,24 @@ class HttpApi:
         return Target(kind, version, match["namespace"] or "", match["name"] or "", subresource)
 
     def _discover(self, path: str) -> Response:
-        release = self.registry.release
+        served = self.registry.served()
         steps = [step for step in path.split("/") if step]
         found: Json | None = None
         if path in _HEALTH:
             return Response("ok")
         match steps:
             case ["version"]:
-                found = discovery.version(release)
+                found = discovery.version(self.registry.release)
             case ["api"]:
                 found = discovery.core_versions()
             case ["api", version]:
-                found = discovery.resources(release, "", version)
+                found = discovery.resources(served, "", version)
             case ["apis"]:
-                found = discovery.groups(release)
+                found = discovery.groups(served)
             case ["apis", group]:
-                found = discovery.group(release, group)
+                found = discovery.group(served, group)
             case ["apis", group, version]:
-                found = discovery.resources(release, group, version)
+                found = discovery.resources(served, group, version)
         if found is None:
             raise refusals.no_such_path()
         return _json(found)
@@ -181,7 +182,7 @@ class HttpApi:
             held = shapes.to_held(target.kind, target.version, body)
         except (AttributeError, TypeError, KeyError) as error:
             raise refusals.bad_request(f"{target.kind.kind} in version {target.version!r} cannot be handled: {error}") from error
-        return typed.checked(target.kind, held)
+        return typed.checked(target.kind, held, classic_types.TYPES if target.version == "v1alpha2" else typed.TYPES)
 
     def _selected(self, target: Target, query: dict[str, str]) -> list[Json]:
         by_field = selectors.by_field(target.kind, query.get("fieldSelector", ""), self.registry.release)

@@ -1,4 +1,4 @@
-"""The kinds the server knows: a table. Classic kinds or custom resources join it as rows."""
+"""The kinds the server knows: a table. Custom resources join it while it runs (`custom_kinds`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ RESOURCE_GROUP: Final = "resource.k8s.io"
 Json = dict[str, Any]
 
 
-class Kind(msgspec.Struct, frozen=True):
+class Kind(msgspec.Struct, frozen=True, eq=False):
+    """One and the same as long as group and plural are: the definition of a custom kind may change under its objects."""
+
     group: str
     """Empty for the core group."""
     kind: str
@@ -27,6 +29,14 @@ class Kind(msgspec.Struct, frozen=True):
     selectable: tuple[str, ...] = ()
     """Fields that a fieldSelector may name, beside metadata.name and metadata.namespace."""
     short_names: tuple[str, ...] = ()
+    singular: str = ""
+    """Where it is not the kind in lower case."""
+    is_custom: bool = False
+    needs_version: bool = False
+    """Whether a PUT without a resourceVersion is refused."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Kind) and (self.plural, self.group) == (other.plural, other.group)
 
     def __hash__(self) -> int:
         return hash(self.plural)
@@ -63,20 +73,57 @@ EVENT: Final = Kind(
     ),
     short_names=("ev",),
 )
-LEASE: Final = Kind("coordination.k8s.io", "Lease", "leases", namespaced=True)
+CONFIG_MAP: Final = Kind("", "ConfigMap", "configmaps", namespaced=True, short_names=("cm",))
+LEASE: Final = Kind("coordination.k8s.io", "Lease", "leases", namespaced=True, needs_version=True)
 DEVICE_CLASS: Final = Kind(RESOURCE_GROUP, "DeviceClass", "deviceclasses", returns_deleted=True)
 CLAIM: Final = Kind(RESOURCE_GROUP, "ResourceClaim", "resourceclaims", namespaced=True, has_status=True, returns_deleted=True)
 TEMPLATE: Final = Kind(RESOURCE_GROUP, "ResourceClaimTemplate", "resourceclaimtemplates", namespaced=True, returns_deleted=True)
 SLICE: Final = Kind(RESOURCE_GROUP, "ResourceSlice", "resourceslices", returns_deleted=True, selectable=("spec.nodeName", "spec.driver"))
 TAINT_RULE: Final = Kind(RESOURCE_GROUP, "DeviceTaintRule", "devicetaintrules", has_status=True)
 
-ALL: Final = (NODE, NAMESPACE, POD, EVENT, LEASE, DEVICE_CLASS, CLAIM, TEMPLATE, SLICE, TAINT_RULE)
+RESOURCE_CLASS: Final = Kind(RESOURCE_GROUP, "ResourceClass", "resourceclasses", returns_deleted=True)
+SCHEDULING: Final = Kind(
+    RESOURCE_GROUP, "PodSchedulingContext", "podschedulingcontexts", namespaced=True, has_status=True, returns_deleted=True
+)
+CLAIM_PARAMETERS: Final = Kind(RESOURCE_GROUP, "ResourceClaimParameters", "resourceclaimparameters", namespaced=True, returns_deleted=True)
+CLASS_PARAMETERS: Final = Kind(RESOURCE_GROUP, "ResourceClassParameters", "resourceclassparameters", namespaced=True, returns_deleted=True)
+DEFINITION: Final = Kind(
+    "apiextensions.k8s.io",
+    "CustomResourceDefinition",
+    "customresourcedefinitions",
+    has_status=True,
+    short_names=("crd", "crds"),
+    needs_version=True,
+)
+
+ALL: Final = (
+    NODE,
+    NAMESPACE,
+    POD,
+    EVENT,
+    CONFIG_MAP,
+    LEASE,
+    DEFINITION,
+    DEVICE_CLASS,
+    CLAIM,
+    TEMPLATE,
+    SLICE,
+    TAINT_RULE,
+    RESOURCE_CLASS,
+    SCHEDULING,
+    CLAIM_PARAMETERS,
+    CLASS_PARAMETERS,
+)
 BY_PLURAL: Final = {(kind.group, kind.plural): kind for kind in ALL}
 
 
-def served(release: Release) -> dict[str, dict[str, list[Kind]]]:
-    """Group -> version -> kinds, in the server's order."""
-    groups: dict[str, dict[str, list[Kind]]] = {}
+Served = dict[str, dict[str, list[Kind]]]
+"""Group -> version -> kinds, in the server's order."""
+
+
+def served(release: Release) -> Served:
+    """Without custom resources."""
+    groups: Served = {}
     for kind in ALL:
         if kind.group != RESOURCE_GROUP:
             groups.setdefault(kind.group, {}).setdefault(kind.version, []).append(kind)

@@ -17,6 +17,9 @@ from tools.simcluster import cdi_reader, events
 from tools.simcluster.cdi_reader import Injection
 from tools.simcluster.claim_calls import ClaimCalls, NotPrepared
 from tools.simcluster.claim_memory import ClaimMemory
+from tools.simcluster.classic.calls import ClassicCalls
+from tools.simcluster.device_health import DeviceHealth
+from tools.simcluster.health_streams import AGAIN_SECONDS, HealthStreams
 from tools.simcluster.kinds import NODE, POD, SLICE, Json
 from tools.simcluster.refusals import Refused
 from tools.simcluster.registrar import RECONCILE_SECONDS, Registrar
@@ -39,6 +42,10 @@ class Timing(msgspec.Struct, frozen=True):
     wipe_after: float = 30.0
     """Slices of a driver without an instance."""
     call: float = 45.0
+    health_again: float = AGAIN_SECONDS
+    """Before a health stream that has ended is opened anew."""
+    health_timeout: float = 30.0
+    """Of devices whose driver names none."""
 
 
 class Kubelet:
@@ -76,6 +83,8 @@ class Kubelet:
         self._drivers_changed = trio.Event()
         self.registrar = self._new_registrar()
         self.memory = ClaimMemory(f"{root}/dra_manager_state")
+        self.health: DeviceHealth | None = None
+        """None where the kubelet does not watch it."""
 
     @property
     def registry_directory(self) -> str:
@@ -90,8 +99,11 @@ class Kubelet:
                 await self._session(task_status if self._sessions == 0 else trio.TASK_STATUS_IGNORED)
             self._sessions += 1
 
-    async def restart(self) -> None:
-        """The kubelet ends and begins anew; containers keep running. Returns when the new one is there."""
+    async def restart(self, kubelet_version: str = "") -> None:
+        """The kubelet ends and begins anew, as another version if one is named; containers keep running. Returns when it is there."""
+        if kubelet_version:
+            self._version = kubelet_version
+            self._minor = int(kubelet_version.split(".")[1])
         self._session_began = trio.Event()
         self._stop_session.cancel()
         await self._session_began.wait()
@@ -125,13 +137,16 @@ class Kubelet:
     async def _session(self, task_status: trio.TaskStatus[None]) -> None:
         self.memory = ClaimMemory(f"{self.root}/dra_manager_state")
         self.registrar = self._new_registrar()
-        calls = ClaimCalls(self._registry, self.registrar, self.memory, self._minor, call_seconds=self._timing.call)
+        speaks = ClassicCalls if self._minor <= 30 else ClaimCalls
+        calls = speaks(self._registry, self.registrar, self.memory, self._minor, call_seconds=self._timing.call)
         self._register_node()
         self._wipe_at.clear()
         self._wipe(lambda _spec: True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.registrar.run)
             nursery.start_soon(self._wiper)
+            if self._watches_health:
+                nursery.start_soon(self._watch_health)
             task_status.started()
             self._session_began.set()
             await self._pods(calls, nursery)
@@ -144,6 +159,37 @@ class Kubelet:
             log=self._log,
             reconcile_seconds=self._timing.reconcile,
         )
+
+    # --- how the devices of pods are ---------------------------------------------------------------------------------------------
+
+    @property
+    def _watches_health(self) -> bool:
+        return self._minor >= 34 and self._registry.release.has("ResourceHealthStatus")
+
+    async def _watch_health(self) -> None:
+        timing = self._timing
+        self.health = DeviceHealth(self._minor, timeout_seconds=timing.health_timeout, on_change=self._tell_health)
+        streams = HealthStreams(self.registrar, self._minor, self.health, log=self._log, again_seconds=timing.health_again)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.health.age)
+                nursery.start_soon(streams.run)
+                while True:
+                    await self._drivers_changed.wait()
+                    streams.look()
+        finally:
+            self.health = None
+
+    def _tell_health(self) -> None:
+        for pod in [pod for pod in self._registry.store.each(POD) if pod["metadata"]["uid"] in self.running]:
+            self._registry.amend(POD, pod, self.say_health, subresource="status")
+
+    def say_health(self, pod: Json) -> None:
+        """Write into a pod's status how the devices of its containers are."""
+        for container in pod["status"].get("containerStatuses") or ():
+            container.pop("allocatedResourcesStatus", None)
+            if self.health is not None and (said := self.health.statuses(pod, container["name"], self.memory)):
+                container["allocatedResourcesStatus"] = said
 
     def _register_node(self) -> None:
         labels = {"kubernetes.io/hostname": self.node, "kubernetes.io/os": "linux"}
@@ -202,7 +248,7 @@ class Kubelet:
 
     # --- pods --------------------------------------------------------------------------------------------------------------------
 
-    async def _pods(self, calls: ClaimCalls, nursery: trio.Nursery) -> None:
+    async def _pods(self, calls: ClaimCalls | ClassicCalls, nursery: trio.Nursery) -> None:
         """One task a pod, from when it is bound to this node until nothing of it is left."""
         store, known = self._registry.store, set[str]()
 
@@ -216,15 +262,16 @@ class Kubelet:
                 if metadata["uid"] not in known and (pod["status"].get("phase") not in FINAL or metadata.get("deletionTimestamp")):
                     known.add(metadata["uid"])
                     nursery.start_soon(one, metadata["uid"], metadata["name"], metadata["namespace"])
-            # Pods of the checkpoint that are gone or ended while there was no kubelet.
-            for uid in {uid for claim in self.memory.claims.values() for uid in claim.pods} - known:
+            # Pods of the checkpoint that are gone or ended while there was no kubelet. Up to 1.30 nobody looks for those.
+            left = {uid for claim in self.memory.claims.values() for uid in claim.pods} - known if self._minor >= 31 else set()
+            for uid in left:
                 known.add(uid)
                 nursery.start_soon(one, uid, "", "")
             await store.changed(POD)
 
 
 class _PodWorker:
-    def __init__(self, kubelet: Kubelet, calls: ClaimCalls, uid: str, name: str, namespace: str) -> None:
+    def __init__(self, kubelet: Kubelet, calls: ClaimCalls | ClassicCalls, uid: str, name: str, namespace: str) -> None:
         self._kubelet, self._calls, self._uid, self._name, self._namespace = kubelet, calls, uid, name, namespace
         self._registry, self._timing = kubelet._registry, kubelet._timing
 
@@ -304,6 +351,7 @@ class _PodWorker:
                 for name in containers
                 if name not in init
             ]
+            self._kubelet.say_health(body)
             others = [each for each in body["status"].get("conditions") or () if each["type"] != "Ready"]
             body["status"]["conditions"] = [*others, {"type": "Ready", "status": "True", "lastTransitionTime": now}]
 

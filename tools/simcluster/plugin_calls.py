@@ -14,7 +14,7 @@ import trio
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
-_TEXT, _BOOL = _FIELD.TYPE_STRING, _FIELD.TYPE_BOOL
+_TEXT, _BOOL, _NUMBER = _FIELD.TYPE_STRING, _FIELD.TYPE_BOOL, _FIELD.TYPE_INT64
 
 # Message -> fields in order of their numbers: (name, type or name of a message, repeated). Maps are lists of entries, as on the wire.
 _MESSAGES: Final[dict[str, list[tuple[str, int | str, bool]]]] = {
@@ -37,6 +37,28 @@ _MESSAGES: Final[dict[str, list[tuple[str, int | str, bool]]]] = {
     "Unprepared": [("error", _TEXT, False)],
     "UnpreparedEntry": [("key", _TEXT, False), ("value", "Unprepared", False)],
     "UnprepareResponse": [("claims", "UnpreparedEntry", True)],
+    "DeviceIdentifier": [("pool_name", _TEXT, False), ("device_name", _TEXT, False)],
+    "DeviceHealth": [
+        ("device", "DeviceIdentifier", False),
+        ("health", _NUMBER, False),
+        ("last_updated_time", _NUMBER, False),
+        ("health_check_timeout_seconds", _NUMBER, False),
+        ("message", _TEXT, False),
+    ],
+    "HealthResponse": [("devices", "DeviceHealth", True)],
+    # Up to 1.30.
+    "HandleClaim": [("namespace", _TEXT, False), ("uid", _TEXT, False), ("name", _TEXT, False), ("resource_handle", _TEXT, False)],
+    "HandleClaims": [("claims", "HandleClaim", True)],
+    "HandlePrepared": [("cdi_devices", _TEXT, True), ("error", _TEXT, False)],
+    "HandlePreparedEntry": [("key", _TEXT, False), ("value", "HandlePrepared", False)],
+    "HandlesResponse": [("claims", "HandlePreparedEntry", True)],
+    "HandleRequest": [
+        ("namespace", _TEXT, False),
+        ("claim_uid", _TEXT, False),
+        ("claim_name", _TEXT, False),
+        ("resource_handle", _TEXT, False),
+    ],
+    "HandleResponse": [("cdi_devices", _TEXT, True)],
 }
 PACKAGE: Final = "simulated.kubelet"
 
@@ -62,6 +84,7 @@ MESSAGES: Final = _classes()
 DIAL_SECONDS: Final = 10.0
 INFO_SECONDS: Final = 1.0
 NOTIFY_SECONDS: Final = 5.0
+WATCH_SECONDS: Final = 3600.0
 CALL_SECONDS: Final = 45.0
 """Deadline of prepare and unprepare in Kubernetes 1.28 and newer."""
 
@@ -142,6 +165,37 @@ class Connection:
         except grpc.RpcError as error:
             raise CallFailed(error.code().name, error.details() or "") from error
 
+    async def stream(self, method: str, request: Any, answer: Any, take: Callable[[Any], None]) -> None:
+        """Until the stream ends well; `take` is given each message from the event loop, and none after this has returned.
+
+        Raises:
+            CallFailed
+        """
+        ended, taking = trio.Event(), True
+        call = self._channel.unary_stream(
+            method, request_serializer=lambda message: message.SerializeToString(), response_deserializer=answer.FromString
+        )(request)
+
+        def taken(message: Any) -> None:
+            if taking:
+                take(message)
+
+        def read() -> None:
+            with contextlib.suppress(trio.RunFinishedError):
+                with contextlib.suppress(grpc.RpcError):
+                    for message in call:
+                        self._token.run_sync_soon(taken, message)
+                self._token.run_sync_soon(ended.set)
+
+        threading.Thread(target=read, daemon=True).start()
+        try:
+            await ended.wait()
+        finally:
+            taking = False
+            call.cancel()
+        if call.code() is not grpc.StatusCode.OK:
+            raise CallFailed(call.code().name, call.details() or "")
+
     def close(self) -> None:
         if self._on_state is None:
             self._channel.close()
@@ -164,6 +218,24 @@ async def notify(connection: Connection, error: str = "") -> None:
     request = MESSAGES["RegistrationStatus"](plugin_registered=not error, error=error)
     method = "/pluginregistration.Registration/NotifyRegistrationStatus"
     await connection.call(method, request, MESSAGES["RegistrationStatusResponse"], NOTIFY_SECONDS)
+
+
+async def watch_resources(connection: Connection) -> None:
+    """
+    Raises:
+        CallFailed
+    """
+    method = "/v1alpha3.Node/NodeListAndWatchResources"
+    await connection.call(method, MESSAGES["InfoRequest"](), MESSAGES["InfoRequest"], WATCH_SECONDS)
+
+
+async def watch_health(connection: Connection, service: str, take: Callable[[Any], None]) -> None:
+    """`take` is given each message: `devices` with `device`, `health` as a number, and so on.
+
+    Raises:
+        CallFailed
+    """
+    await connection.stream(f"/{service}/NodeWatchResources", MESSAGES["InfoRequest"](), MESSAGES["HealthResponse"], take)
 
 
 async def prepare(connection: Connection, service: str, claims: list[Reference], seconds: float = CALL_SECONDS) -> dict[str, Any]:

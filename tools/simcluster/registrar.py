@@ -14,6 +14,7 @@ from tools.simcluster import plugin_calls, plugin_versions
 from tools.simcluster.plugin_calls import CallFailed, Connection
 
 RECONCILE_SECONDS: Final = 1.0
+WATCH_AGAIN_SECONDS: Final = 5.0
 FIRST_RETRY_SECONDS: Final = 0.5
 RETRY_AT_MOST_SECONDS: Final = 122.0
 """Back-off of a socket that fails, as the plugin manager of the kubelet has it."""
@@ -31,6 +32,9 @@ class Instance(msgspec.Struct, eq=False):
     number: tuple[int, ...]
     """What ≤1.31 compares instances by."""
     connection: Connection
+    """Not used by 1.28, which has one for each call."""
+    knows_only_single: bool = False
+    """It has `v1alpha2.Node` alone, as a kubelet up to 1.30 found out."""
 
     @property
     def connected(self) -> bool:
@@ -101,7 +105,7 @@ class Registrar:
             if entry.instance is None and not entry.stuck and trio.current_time() >= entry.retry_at:
                 # Not again while it is being asked.
                 entry.retry_at = trio.current_time() + plugin_calls.DIAL_SECONDS + plugin_calls.INFO_SECONDS + plugin_calls.NOTIFY_SECONDS
-                nursery.start_soon(self._register, path, entry)
+                nursery.start_soon(self._register, path, entry, nursery)
 
     def _deregister(self, entry: _Socket, path: str) -> None:
         if entry.instance is None:
@@ -110,7 +114,20 @@ class Registrar:
         self._log(f"plugin {entry.instance.driver} at {path} deregistered")
         self._on_change(entry.instance.driver)
 
-    async def _register(self, path: str, entry: _Socket) -> None:
+    async def _watch_resources(self, instance: Instance) -> None:
+        """1.30 asks every plugin for a stream of its devices until it says that it has none. Nothing here reads one."""
+        while any(instance is other for other in self.instances()):
+            try:
+                await plugin_calls.watch_resources(instance.connection)
+            except CallFailed as failed:
+                if failed.code == "UNIMPLEMENTED":
+                    return
+                self._log(f"plugin {instance.driver}, NodeListAndWatchResources: {failed}")
+            else:
+                return
+            await trio.sleep(WATCH_AGAIN_SECONDS)
+
+    async def _register(self, path: str, entry: _Socket, nursery: trio.Nursery) -> None:
         connection = Connection(path)
         try:
             try:
@@ -122,6 +139,8 @@ class Registrar:
             error, is_final = self._fault(info.type, info.name, info.endpoint or path, list(info.supported_versions))
             if not error:
                 self._accept(path, entry, info.name, info.endpoint or path, list(info.supported_versions))
+                if self._minor == 30 and entry.instance is not None:
+                    nursery.start_soon(self._watch_resources, entry.instance)
             else:
                 self.refusals.append((path, error))
                 self._log(f"plugin {info.name} at {path} is refused: {error}")
@@ -161,17 +180,16 @@ class Registrar:
         number = plugin_versions.highest(announced) if self._minor <= 31 else ()
 
         def told(_state: str) -> None:
-            if self._minor >= 34:
-                self._on_change(driver)
+            self._on_change(driver)
 
-        authority = "localhost" if self._minor >= 34 else None
         if self._minor <= 32:
             for other in self._sockets.values():
                 if other.instance is not None and other.instance.driver == driver:
                     other.instance.connection.close()
                     other.instance = None
                     other.stuck = True
-        connection = Connection(endpoint, authority=authority, on_state=told)
+        # Before 1.34 it connects with the first call, and nobody looks at how it is.
+        connection = Connection(endpoint, authority="localhost", on_state=told) if self._minor >= 34 else Connection(endpoint)
         if self._sockets.get(path) is not entry:
             connection.close()
             return

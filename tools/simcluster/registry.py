@@ -9,8 +9,25 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from tools.simcluster import claim_rules, gated, names, refusals, slice_rules
-from tools.simcluster.kinds import CLAIM, DEVICE_CLASS, EVENT, NAMESPACE, NODE, POD, SLICE, TAINT_RULE, TEMPLATE, Json, Kind
+from tools.simcluster import claim_rules, custom_kinds, gated, kinds, names, pod_claims, refusals, slice_rules
+from tools.simcluster.classic import rules as classic_rules
+from tools.simcluster.kinds import (
+    CLAIM,
+    DEFINITION,
+    DEVICE_CLASS,
+    EVENT,
+    NAMESPACE,
+    NODE,
+    POD,
+    RESOURCE_GROUP,
+    SCHEDULING,
+    SLICE,
+    TAINT_RULE,
+    TEMPLATE,
+    Json,
+    Kind,
+    Served,
+)
 from tools.simcluster.refusals import Cause
 from tools.simcluster.releases import Release
 from tools.simcluster.store import Store
@@ -25,6 +42,8 @@ class Registry:
         self.store, self._now = store, now
         self.release = release
         """May be exchanged: gates are switched and servers upgraded over the same objects."""
+        self.said: dict[tuple[str, str, str], str] = {}
+        """Events that the control plane wrote: UID of what it is about, reason, message -> name."""
         self._random = random.Random()
         for name in ("default", "kube-system", "kube-public", "kube-node-lease"):
             self.create(NAMESPACE, {"metadata": {"name": name}})
@@ -34,6 +53,37 @@ class Registry:
         return self._now().isoformat(timespec="microseconds" if micro else "seconds").replace("+00:00", "Z")
 
     # --- reading -----------------------------------------------------------------------------------------------------------------
+
+    def served(self) -> Served:
+        """What the release serves, and custom resources."""
+        found = kinds.served(self.release)
+        custom_kinds.serve(self.store, found)
+        return found
+
+    def kinds(self) -> list[Kind]:
+        """All that can have objects, each once."""
+        return [*kinds.ALL, *(custom_kinds.kind(definition) for definition in self.store.each(DEFINITION))]
+
+    def upgrade(self, release: Release) -> None:
+        """Another release over the same objects. Between v1alpha2 and what came after it nothing is converted: claims and classes go."""
+        if release.is_classic != self.release.is_classic:
+            for kind in kinds.ALL:
+                for body in self.store.all(kind) if kind.group == RESOURCE_GROUP else ():
+                    self.store.remove(kind, body["metadata"].get("namespace", ""), body["metadata"]["name"])
+        self.release = release
+        self.store.wake()
+
+    def kind(self, api_version: str, name: str) -> Kind:
+        """The kind of a manifest with this apiVersion and kind, whichever version of its group that is.
+
+        Raises:
+            Refused: 404, it is not served.
+        """
+        for listed in self.served().get(api_version.rpartition("/")[0], {}).values():
+            for found in listed:
+                if found.kind == name:
+                    return found
+        raise refusals.Refused(404, "NotFound", f'no matches for kind "{name}" in version "{api_version}"')
 
     def get(self, kind: Kind, name: str, namespace: str = "") -> Json:
         found = self.store.get(kind, namespace, name)
@@ -73,7 +123,7 @@ class Registry:
         if kind.namespaced:
             metadata["namespace"] = namespace
         new = {**body, "metadata": metadata}
-        if kind in (CLAIM, TAINT_RULE, POD):
+        if kind in (CLAIM, TAINT_RULE, POD, SCHEDULING, DEFINITION) or (kind.is_custom and kind.has_status):
             new.pop("status", None)
         new = self._finished(kind, new, None)
         self._check(kind, new, None)
@@ -98,7 +148,7 @@ class Registry:
         version = metadata.get("resourceVersion")
         if version and version != was["resourceVersion"]:
             raise refusals.conflict(kind, name)
-        if not version and kind is TAINT_RULE and not subresource and self.release.minor >= 37:
+        if not version and (kind.needs_version or (kind is TAINT_RULE and not subresource and self.release.minor >= 37)):
             text = "Invalid value: 0: must be specified for an update"
             raise refusals.invalid(kind, name, [Cause("metadata.resourceVersion", text)])
         if subresource == "status":
@@ -126,7 +176,7 @@ class Registry:
             return new
         if was.get("deletionTimestamp") and not new["metadata"].get("finalizers") and was.get("finalizers"):
             self.store.put(kind, new)
-            return self.store.remove(kind, namespace, name)
+            return self._remove(kind, namespace, name)
         return self.store.put(kind, new)
 
     def amend(self, kind: Kind, held: Json, change: Callable[[Json], None], *, subresource: str = "") -> Json:
@@ -175,12 +225,26 @@ class Registry:
                 return old
             marked = {**was, "deletionTimestamp": self.timestamp(), "deletionGracePeriodSeconds": grace}
             return self.store.put(kind, {**old, "metadata": marked})
+        return self._remove(kind, namespace, name)
+
+    def _remove(self, kind: Kind, namespace: str, name: str) -> Json:
+        """A definition takes its objects with it."""
+        if kind is DEFINITION:
+            custom = custom_kinds.kind(self.get(DEFINITION, name))
+            for body in self.store.all(custom):
+                self.store.remove(custom, body["metadata"].get("namespace", ""), body["metadata"]["name"])
         return self.store.remove(kind, namespace, name)
 
     # --- rules -------------------------------------------------------------------------------------------------------------------
 
     def _finished(self, kind: Kind, new: Json, old: Json | None) -> Json:
-        """Defaults, and without what a gate forbids."""
+        """Defaults, and without what a gate or a schema forbids."""
+        if kind.is_custom:
+            return custom_kinds.complete(self.store, kind, new)
+        if kind is DEFINITION:
+            return custom_kinds.defaulted(new, self.timestamp())
+        if kind.group == RESOURCE_GROUP and self.release.is_classic:
+            return classic_rules.defaulted(kind, new)
         new = gated.drop(kind, new, old, self.release)
         if kind is SLICE:
             return slice_rules.defaulted(new, old, self.timestamp())
@@ -193,7 +257,8 @@ class Registry:
                 "schedulerName": "default-scheduler",
                 **new.get("spec", {}),
             }
-            return {**new, "spec": spec, "status": {"phase": "Pending", **new.get("status", {})}}
+            new = {**new, "spec": spec, "status": {"phase": "Pending", **new.get("status", {})}}
+            return pod_claims.known(new, is_classic=self.release.is_classic)
         if kind is EVENT:
             return {"involvedObject": {}, **new}
         if kind is NAMESPACE:
@@ -204,7 +269,13 @@ class Registry:
     def _check(self, kind: Kind, new: Json, old: Json | None) -> None:
         name = new["metadata"]["name"]
         causes: list[Cause] = []
-        if kind is SLICE:
+        if kind.is_custom:
+            causes = custom_kinds.faults(self.store, kind, new)
+        elif kind is DEFINITION:
+            causes = custom_kinds.definition_faults(new, old)
+        elif kind.group == RESOURCE_GROUP and self.release.is_classic:
+            causes = classic_rules.faults(kind, new, old)
+        elif kind is SLICE:
             causes = slice_rules.faults(new, old, self.release)
         elif kind in (CLAIM, TEMPLATE):
             causes = claim_rules.faults(kind, new, old, self.release)
@@ -215,6 +286,8 @@ class Registry:
             causes = _event_faults(new)
         elif kind is POD and old is not None and (was := old["spec"].get("nodeName")) and new["spec"].get("nodeName") != was:
             causes = [Cause("spec.nodeName", "Forbidden: pod updates may not change fields other than a few", "FieldValueForbidden")]
+        elif kind is POD and old is None and self.release.is_classic:
+            causes = pod_claims.faults(new)
         if causes:
             raise refusals.invalid(kind, name, causes)
 

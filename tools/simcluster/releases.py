@@ -1,4 +1,7 @@
-"""What each Kubernetes minor serves of `resource.k8s.io`, and its feature gates. A new minor is a row."""
+"""What each Kubernetes minor serves of `resource.k8s.io`, and its feature gates. A new minor is a row.
+
+1.28 to 1.30 have classic DRA (v1alpha2); 1.31's, which is switched on by a gate of its own, is not played.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,17 @@ import msgspec
 
 _OBJECTS: Final = ("deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices")
 _RULES: Final = ("devicetaintrules",)
+_CLASSIC: Final = ("podschedulingcontexts", "resourceclaims", "resourceclaimtemplates", "resourceclasses")
+_NAMED: Final = ("resourceclaimparameters", "resourceclassparameters", "resourceslices")
+"""1.30's first try at structured parameters: served, and understood by nothing here."""
 
 Served = tuple[tuple[str, tuple[str, ...]], ...]
 
 # Before 1.34 the group is off by default; a cluster that uses DRA has switched on everything there is.
 _SERVED: Final[Mapping[int, tuple[str, Served]]] = {
+    28: ("v1.28.15", (("v1alpha2", _CLASSIC),)),
+    29: ("v1.29.6", (("v1alpha2", _CLASSIC),)),
+    30: ("v1.30.14", (("v1alpha2", (*_CLASSIC, *_NAMED)),)),
     31: ("v1.31.14", (("v1alpha3", _OBJECTS),)),
     32: ("v1.32.13", (("v1beta1", _OBJECTS), ("v1alpha3", _OBJECTS))),
     33: ("v1.33.13", (("v1beta2", _OBJECTS), ("v1beta1", _OBJECTS), ("v1alpha3", (*_OBJECTS, *_RULES)))),
@@ -48,12 +57,15 @@ _GATES: Final[Mapping[str, tuple[int, int]]] = {
     "DRADeviceCompatibilityGroups": (37, 99),
     "DRAPartitionableDevicesType": (37, 99),
     "DRADerivedAttributes": (37, 99),
+    # Of the kubelet; the first was there for device plugins from 1.31 on.
+    "ResourceHealthStatus": (34, 36),
+    "ResourceHealthStatusMessage": (36, 36),
     # On only where no component may be older (--min-compatibility-version=1.37).
     "DRAFractionalCapacityRange": (37, 99),
 }
 
 NEWEST: Final = 37
-OLDEST: Final = 31
+OLDEST: Final = 28
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -72,6 +84,11 @@ class Release(msgspec.Struct, frozen=True):
     @property
     def versions(self) -> tuple[str, ...]:
         return tuple(version for version, _ in self.served)
+
+    @property
+    def is_classic(self) -> bool:
+        """Whether a controller of the driver allocates (v1alpha2) rather than the scheduler."""
+        return self.minor <= 30
 
     @property
     def admin_label(self) -> str | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from functools import partial
 
-from tools.simcluster import events, pools
-from tools.simcluster.allocator import Allocator, Broken, Unschedulable
+from dra.structured import pools
+from dra.structured.allocator import Allocator, Broken, Unschedulable
+from tools.simcluster import events, pod_claims
 from tools.simcluster.kinds import CLAIM, DEVICE_CLASS, NODE, POD, SLICE, TAINT_RULE, Json
 from tools.simcluster.registry import Registry
 
@@ -29,7 +31,7 @@ def schedule(registry: Registry, log: Callable[[str], None]) -> None:
                 log(f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']} is bound to {node['metadata']['name']}")
                 break
         else:
-            _report(registry, pod, why)
+            report(registry, pod, why)
 
 
 def _bind(registry: Registry, pod: Json, node: str) -> None:
@@ -47,6 +49,7 @@ def _bind(registry: Registry, pod: Json, node: str) -> None:
             {each["metadata"]["name"]: each for each in registry.store.each(DEVICE_CLASS)},
             [claim for claim in registry.store.each(CLAIM) if (claim.get("status") or {}).get("allocation")],
             registry.release,
+            share_id=lambda: str(uuid.uuid4()),
         )
         uids = [claim["metadata"]["uid"] for claim in pending]
         allocations = dict(zip(uids, allocator.allocate(pending), strict=True))
@@ -58,7 +61,7 @@ def _bind(registry: Registry, pod: Json, node: str) -> None:
         registry.amend(CLAIM, claim, partial(_reserve, allocation=allocation, consumer=consumer), subresource="status")
     pod = registry.amend(POD, pod, lambda body: body["spec"].update(nodeName=node))
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": registry.timestamp()}
-    registry.amend(POD, pod, lambda body: _condition(body, scheduled), subresource="status")
+    registry.amend(POD, pod, lambda body: condition(body, scheduled), subresource="status")
 
 
 def claims_of(registry: Registry, pod: Json) -> list[Json]:
@@ -67,16 +70,10 @@ def claims_of(registry: Registry, pod: Json) -> list[Json]:
     Raises:
         Unschedulable: one is not there yet, or is going.
     """
-    statuses = {status["name"]: status for status in pod["status"].get("resourceClaimStatuses") or ()}
     found: dict[str, Json] = {}
-    for entry in pod["spec"].get("resourceClaims") or ():
-        name = entry.get("resourceClaimName")
+    for entry, name in pod_claims.claim_names(pod):
         if not name:
-            if entry["name"] not in statuses:
-                raise Unschedulable(f'waiting for resourceclaim of pod claim "{entry["name"]}" to be created')
-            name = statuses[entry["name"]].get("resourceClaimName")
-            if name is None:
-                continue
+            raise Unschedulable(f'waiting for resourceclaim of pod claim "{entry}" to be created')
         claim = registry.store.get(CLAIM, pod["metadata"]["namespace"], name)
         if claim is None:
             raise Unschedulable(f'resourceclaim "{name}" not found')
@@ -103,24 +100,24 @@ def _reserve(body: Json, allocation: Json | None, consumer: Json) -> None:
         status["reservedFor"] = [*(status.get("reservedFor") or ()), consumer]
 
 
-def _condition(body: Json, condition: Json) -> None:
+def condition(body: Json, new: Json) -> None:
     status = body.setdefault("status", {})
-    others = [each for each in status.get("conditions") or () if each["type"] != condition["type"]]
-    status["conditions"] = [*others, condition]
+    others = [each for each in status.get("conditions") or () if each["type"] != new["type"]]
+    status["conditions"] = [*others, new]
 
 
-def _report(registry: Registry, pod: Json, why: str) -> None:
+def report(registry: Registry, pod: Json, why: str, *, nodes: int = 1) -> None:
     """Condition and event, but not the same twice: they would set off the next pass."""
-    message = f"0/1 nodes are available: {why}."
+    message = f"0/{nodes} nodes are available: {why}."
     old = next((each for each in pod["status"].get("conditions") or () if each["type"] == "PodScheduled"), None)
     if old is not None and (old["status"], old.get("message")) == ("False", message):
         return
-    condition = {
+    not_yet = {
         "type": "PodScheduled",
         "status": "False",
         "reason": "Unschedulable",
         "message": message,
         "lastTransitionTime": registry.timestamp(),
     }
-    pod = registry.amend(POD, pod, lambda body: _condition(body, condition), subresource="status")
+    pod = registry.amend(POD, pod, lambda body: condition(body, not_yet), subresource="status")
     events.say(registry, pod, "Warning", "FailedScheduling", message, "default-scheduler")

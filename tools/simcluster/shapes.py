@@ -1,17 +1,17 @@
 """Between the newest shape (v1 and v1beta2), in which objects are held, and the older ones of `resource.k8s.io`.
 
 v1beta1 puts what belongs to a device under `basic` and has no `exactly` in a request; v1alpha3 moreover writes a capacity as a bare
-quantity. The converters never change what they are given.
+quantity. v1alpha2 (1.28 to 1.30) is another model, which nothing is converted from or to. The converters never change what they are given.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from dra.structured import shapes
 from tools.simcluster.kinds import CLAIM, RESOURCE_GROUP, SLICE, TEMPLATE, Json, Kind
 
-_FLAT: Final = ("v1", "v1beta2")
-_EXACT: Final = ("deviceClassName", "selectors", "allocationMode", "count", "adminAccess", "tolerations", "capacity", "derivedAttributes")
+_FLAT: Final = ("v1", "v1beta2", "v1alpha2")
 
 
 def api_version(kind: Kind, version: str) -> str:
@@ -26,10 +26,10 @@ def to_wire(kind: Kind, version: str, held: Json) -> Json:
     if kind is SLICE:
         body["spec"] = _slice_spec_out(body.get("spec") or {}, bare=version == "v1alpha3")
     elif kind is CLAIM:
-        body["spec"] = _claim_spec(body.get("spec") or {}, _request_out)
+        body["spec"] = _claim_spec(body.get("spec") or {})
     elif kind is TEMPLATE:
         spec = body.get("spec") or {}
-        body["spec"] = {**spec, "spec": _claim_spec(spec.get("spec") or {}, _request_out)}
+        body["spec"] = {**spec, "spec": _claim_spec(spec.get("spec") or {})}
     return body
 
 
@@ -39,12 +39,12 @@ def to_held(kind: Kind, version: str, sent: Json) -> Json:
     if kind.group != RESOURCE_GROUP or version in _FLAT:
         return body
     if kind is SLICE:
-        body["spec"] = _slice_spec_in(body.get("spec") or {}, bare=version == "v1alpha3")
+        body["spec"] = shapes.slice_spec(version, body.get("spec") or {})
     elif kind is CLAIM:
-        body["spec"] = _claim_spec(body.get("spec") or {}, _request_in)
+        body["spec"] = shapes.claim_spec(version, body.get("spec") or {})
     elif kind is TEMPLATE:
         spec = body.get("spec") or {}
-        body["spec"] = {**spec, "spec": _claim_spec(spec.get("spec") or {}, _request_in)}
+        body["spec"] = {**spec, "spec": shapes.claim_spec(version, spec.get("spec") or {})}
     return body
 
 
@@ -60,32 +60,13 @@ def _slice_spec_out(spec: Json, *, bare: bool) -> Json:
     return {**spec, "devices": devices}
 
 
-def _slice_spec_in(spec: Json, *, bare: bool) -> Json:
-    if "devices" not in spec:
-        return spec
-    devices = []
-    for device in spec["devices"] or ():
-        flat = {"name": device.get("name"), **(device.get("basic") or {})}
-        if bare and flat.get("capacity"):
-            flat["capacity"] = {name: {"value": value} for name, value in flat["capacity"].items()}
-        devices.append(flat)
-    return {**spec, "devices": devices}
-
-
-def _claim_spec(spec: Json, convert: object) -> Json:
+def _claim_spec(spec: Json) -> Json:
     devices = spec.get("devices") or {}
     if not devices.get("requests"):
         return spec
-    assert callable(convert)
-    return {**spec, "devices": {**devices, "requests": [convert(request) for request in devices["requests"]]}}
+    return {**spec, "devices": {**devices, "requests": [_request_out(request) for request in devices["requests"]]}}
 
 
 def _request_out(request: Json) -> Json:
     exactly = request.get("exactly")
     return request if exactly is None else {"name": request.get("name"), **exactly}
-
-
-def _request_in(request: Json) -> Json:
-    exactly = {key: request[key] for key in _EXACT if key in request}
-    rest = {key: value for key, value in request.items() if key not in _EXACT}
-    return {**rest, "exactly": exactly} if exactly else rest

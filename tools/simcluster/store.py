@@ -6,6 +6,7 @@ An object that is stored is never changed in place: whoever wants another one st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -45,6 +46,7 @@ class Store:
         self._waiting: dict[Kind | None, trio.Event] = {}
         self._snapshots: dict[str, tuple[int, list[Json]]] = {}
         self._snapshots_taken = 0
+        self._listeners: list[Callable[[Kind, Change], None]] = []
 
     # --- objects -----------------------------------------------------------------------------------------------------------------
 
@@ -85,13 +87,29 @@ class Store:
 
     def _record(self, kind: Kind, type_: str, body: Json, before: Json | None) -> None:
         history = self._history.setdefault(kind, [])
-        history.append(Change(self.revision, type_, body, before, {}))
+        change = Change(self.revision, type_, body, before, {})
+        history.append(change)
         if len(history) > 2 * HISTORY:
             self._floors[kind] = history[-HISTORY - 1].revision
             del history[:-HISTORY]
+        for listener in self._listeners:
+            listener(kind, change)
+        self.wake(kind)
+
+    def wake(self, kind: Kind | None = None) -> None:
+        """Who waits for a change looks again."""
         for key in (kind, None):
             if (waiting := self._waiting.pop(key, None)) is not None:
                 waiting.set()
+
+    @contextmanager
+    def listening(self, listener: Callable[[Kind, Change], None]) -> Iterator[None]:
+        """`listener` is called within every write, in order. It only notes what to look at: it must not write."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
     def changes(self, kind: Kind, after: int) -> list[Change]:
         """Changes later than revision `after`.
@@ -110,7 +128,11 @@ class Store:
 
     async def changed(self, kind: Kind | None = None) -> None:
         """Wait for the next write to this kind, or to any. Look first, then wait: there is no await in between."""
-        await self._waiting.setdefault(kind, trio.Event()).wait()
+        await self.next_change(kind).wait()
+
+    def next_change(self, kind: Kind | None = None) -> trio.Event:
+        """What the next write to this kind, or to any, sets: for who waits for something else as well."""
+        return self._waiting.setdefault(kind, trio.Event())
 
     def compact(self) -> None:
         """Forget all history: watches from the past and half-read lists are answered 410."""

@@ -5,6 +5,7 @@ Only what this program looks at is described, in the newest shape. Unknown field
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -20,17 +21,17 @@ _RAW: Final = ("parameters", "data")
 """Kept as they were sent, nulls and all: opaque parameters, and a driver's data in a claim's status."""
 
 
-class _Part(msgspec.Struct, rename="camel"):
+class Part(msgspec.Struct, rename="camel"):
     """Attributes are named as the fields, in snake case."""
 
 
-class _Owner(_Part):
+class _Owner(Part):
     kind: str
     name: str
     uid: str
 
 
-class _Metadata(_Part):
+class Metadata(Part):
     name: str = ""
     generate_name: str = ""
     namespace: str = ""
@@ -43,29 +44,29 @@ class _Metadata(_Part):
     managed_fields: list[Json] = []
 
 
-class _Requirement(_Part):
+class _Requirement(Part):
     key: str
     operator: str
     values: list[str] = []
 
 
-class _Term(_Part):
+class _Term(Part):
     match_fields: list[_Requirement] = []
     match_expressions: list[_Requirement] = []
 
 
-class _NodeSelector(_Part):
+class NodeSelector(Part):
     node_selector_terms: list[_Term] = []
 
 
-class _Object(_Part):
-    metadata: _Metadata
+class Object(Part):
+    metadata: Metadata
 
 
 # --- slices ----------------------------------------------------------------------------------------------------------------------
 
 
-class _Attribute(_Part):
+class _Attribute(Part):
     an_int: Int64 = field(name="int", default=0)
     a_bool: bool = field(name="bool", default=False)
     string: str = ""
@@ -76,39 +77,39 @@ class _Attribute(_Part):
     versions: list[str] = []
 
 
-class _Range(_Part):
+class _Range(Part):
     min: Quantity = ""
     max: Quantity = ""
     step: Quantity = ""
 
 
-class _Policy(_Part):
+class _Policy(Part):
     default: Quantity = ""
     valid_values: list[Quantity] = []
     valid_range: _Range = field(default_factory=_Range)
 
 
-class _Capacity(_Part):
+class _Capacity(Part):
     value: Quantity = "0"
     request_policy: _Policy = field(default_factory=_Policy)
 
 
-class _Taint(_Part):
+class _Taint(Part):
     key: str = ""
     value: str = ""
     effect: str = ""
     time_added: str = ""
 
 
-class _Counters(_Part):
+class _Counters(Part):
     name: str = ""
     counter_set: str = ""
     counters: dict[str, _Capacity] = {}
 
 
-class _Scope(_Part):
+class _Scope(Part):
     node_name: str = ""
-    node_selector: _NodeSelector | None = None
+    node_selector: NodeSelector | None = None
     all_nodes: bool = False
 
 
@@ -124,7 +125,7 @@ class _Device(_Scope):
     allow_multiple_allocations: bool = False
 
 
-class _Pool(_Part):
+class _Pool(Part):
     name: str = ""
     generation: Int64 = 0
     resource_slice_count: Int64 = 0
@@ -138,37 +139,37 @@ class _SliceSpec(_Scope):
     per_device_node_selection: bool = False
 
 
-class _Slice(_Object):
+class _Slice(Object):
     spec: _SliceSpec = field(default_factory=_SliceSpec)
 
 
-class _DeviceSelector(_Part):
+class _DeviceSelector(Part):
     driver: str = ""
     pool: str = ""
     device: str = ""
 
 
-class _TaintRuleSpec(_Part):
+class _TaintRuleSpec(Part):
     taint: _Taint
     device_selector: _DeviceSelector = field(default_factory=_DeviceSelector)
 
 
-class _TaintRule(_Object):
+class _TaintRule(Object):
     spec: _TaintRuleSpec
 
 
 # --- claims and classes ----------------------------------------------------------------------------------------------------------
 
 
-class _Cel(_Part):
+class _Cel(Part):
     expression: str = ""
 
 
-class _Selector(_Part):
+class _Selector(Part):
     cel: _Cel = field(default_factory=_Cel)
 
 
-class _Toleration(_Part):
+class _Toleration(Part):
     key: str = ""
     operator: str = ""
     value: str = ""
@@ -176,11 +177,11 @@ class _Toleration(_Part):
     toleration_seconds: Int64 = 0
 
 
-class _CapacityRequirements(_Part):
+class _CapacityRequirements(Part):
     requests: dict[str, Quantity] = {}
 
 
-class _Request(_Part):
+class _Request(Part):
     name: str = ""
     device_class_name: str = ""
     selectors: list[_Selector] = []
@@ -191,39 +192,39 @@ class _Request(_Part):
     capacity: _CapacityRequirements | None = None
 
 
-class _DeviceRequest(_Part):
+class _DeviceRequest(Part):
     name: str = ""
     exactly: _Request | None = None
     first_available: list[_Request] = []
 
 
-class _Constraint(_Part):
+class _Constraint(Part):
     requests: list[str] = []
     match_attribute: str = ""
     distinct_attribute: str = ""
 
 
-class _Opaque(_Part):
+class _Opaque(Part):
     driver: str = ""
     parameters: Any = None
 
 
-class _Config(_Part):
+class _Config(Part):
     requests: list[str] = []
     opaque: _Opaque | None = None
 
 
-class _Devices(_Part):
+class _Devices(Part):
     requests: list[_DeviceRequest] = []
     constraints: list[_Constraint] = []
     config: list[_Config] = []
 
 
-class _ClaimSpec(_Part):
+class _ClaimSpec(Part):
     devices: _Devices = field(default_factory=_Devices)
 
 
-class _Result(_Part):
+class _Result(Part):
     request: str
     driver: str
     pool: str
@@ -234,30 +235,30 @@ class _Result(_Part):
     consumed_capacity: dict[str, Quantity] = {}
 
 
-class _Results(_Part):
+class _Results(Part):
     results: list[_Result] = []
     config: list[_Config] = []
 
 
-class _Allocation(_Part):
+class _Allocation(Part):
     devices: _Results = field(default_factory=_Results)
-    node_selector: _NodeSelector | None = None
+    node_selector: NodeSelector | None = None
 
 
-class _Consumer(_Part):
+class Consumer(Part):
     resource: str
     name: str
     uid: str
 
 
-class _Condition(_Part):
+class _Condition(Part):
     type: str
     status: str = ""
     reason: str = ""
     message: str = ""
 
 
-class _DeviceStatus(_Part):
+class _DeviceStatus(Part):
     driver: str
     pool: str
     device: str
@@ -265,59 +266,67 @@ class _DeviceStatus(_Part):
     conditions: list[_Condition] = []
 
 
-class _ClaimStatus(_Part):
+class _ClaimStatus(Part):
     allocation: _Allocation | None = None
-    reserved_for: list[_Consumer] = []
+    reserved_for: list[Consumer] = []
     devices: list[_DeviceStatus] = []
 
 
-class _Claim(_Object):
+class _Claim(Object):
     spec: _ClaimSpec = field(default_factory=_ClaimSpec)
     status: _ClaimStatus = field(default_factory=_ClaimStatus)
 
 
-class _TemplateSpec(_Part):
+class _TemplateSpec(Part):
     spec: _ClaimSpec = field(default_factory=_ClaimSpec)
-    metadata: _Metadata = field(default_factory=_Metadata)
+    metadata: Metadata = field(default_factory=Metadata)
 
 
-class _Template(_Object):
+class _Template(Object):
     spec: _TemplateSpec = field(default_factory=_TemplateSpec)
 
 
-class _ClassSpec(_Part):
+class _ClassSpec(Part):
     selectors: list[_Selector] = []
     config: list[_Config] = []
 
 
-class _Class(_Object):
+class _Class(Object):
     spec: _ClassSpec = field(default_factory=_ClassSpec)
 
 
 # --- pods and the rest -----------------------------------------------------------------------------------------------------------
 
 
-class _ContainerClaim(_Part):
+class _ContainerClaim(Part):
     name: str
     request: str = ""
 
 
-class _Resources(_Part):
+class _Resources(Part):
     claims: list[_ContainerClaim] = []
 
 
-class _Container(_Part):
+class _Container(Part):
     name: str
     resources: _Resources = field(default_factory=_Resources)
 
 
-class _PodClaim(_Part):
-    name: str
+class _Source(Part):
+    """Between an entry and what it names, up to 1.30."""
+
     resource_claim_name: str = ""
     resource_claim_template_name: str = ""
 
 
-class _PodSpec(_Part):
+class _PodClaim(Part):
+    name: str
+    source: _Source = field(default_factory=_Source)
+    resource_claim_name: str = ""
+    resource_claim_template_name: str = ""
+
+
+class _PodSpec(Part):
     node_name: str = ""
     containers: list[_Container] = []
     init_containers: list[_Container] = []
@@ -325,31 +334,35 @@ class _PodSpec(_Part):
     termination_grace_period_seconds: Int64 = 0
 
 
-class _PodStatus(_Part):
+class _PodStatus(Part):
     phase: str = ""
     conditions: list[_Condition] = []
     resource_claim_statuses: list[_PodClaim] = []
     container_statuses: list[Json] = []
 
 
-class _Pod(_Object):
+class _Pod(Object):
     spec: _PodSpec = field(default_factory=_PodSpec)
     status: _PodStatus = field(default_factory=_PodStatus)
 
 
-class _Event(_Object):
+class _Event(Object):
     involved_object: dict[str, str] = {}
     reason: str = ""
     message: str = ""
     count: Int64 = 0
 
 
-class _Other(_Object):
+class _Other(Object):
     spec: Json = {}
     status: Json = {}
 
 
-_TYPES: Final[dict[Kind, type[_Object]]] = {
+class _Custom(Object):
+    pass
+
+
+TYPES: Final[dict[Kind, type[Object]]] = {
     kinds.SLICE: _Slice,
     kinds.TAINT_RULE: _TaintRule,
     kinds.CLAIM: _Claim,
@@ -360,15 +373,15 @@ _TYPES: Final[dict[Kind, type[_Object]]] = {
 }
 
 
-def checked(kind: Kind, body: Json) -> Json:
-    """The object, in the newest shape, without its nulls.
+def checked(kind: Kind, body: Json, types: Mapping[Kind, type[Object]] = TYPES) -> Json:
+    """The object, in the newest shape (or that of `types`), without its nulls. Custom resources have a schema instead.
 
     Raises:
         Refused: 400, says which field is of another type than it should be.
     """
     body = _present(body)
     try:
-        msgspec.convert(body, _TYPES.get(kind, _Other))
+        msgspec.convert(body, _Custom if kind.is_custom else types.get(kind, _Other))
     except msgspec.ValidationError as error:
         raise refusals.bad_request(f"{kind.kind} cannot be handled as a {kind.kind}: json: {error}") from error
     return body

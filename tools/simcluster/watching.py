@@ -78,11 +78,12 @@ class Watch:
                     yield lines
                 continue
             self._after = max(self._after, store.revision)
-            with trio.move_on_at(min(end, next_bookmark)) as quiet:
-                await _first_of(lambda: store.changed(target.kind), self._cut.wait)
+            changed = store.next_change(target.kind)  # now: a write while the waiting tasks start must not be missed
+            with trio.move_on_at(min(end, next_bookmark)):
+                await _first_of(changed.wait, self._cut.wait)
             if self._cut.is_set():
                 raise ConnectionError("the watch is cut")
-            if not quiet.cancelled_caught:
+            if changed.is_set():
                 continue
             if bookmarks is not None:
                 self._after = max(self._after, store.revision)

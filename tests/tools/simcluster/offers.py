@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from tools.simcluster import pools, releases
-from tools.simcluster.allocator import Allocator
+from dra.structured import pools
+from dra.structured.allocator import Allocator
+from tools.simcluster import releases
 from tools.simcluster.kinds import Json
 
 DRIVER = "gpu.intel.com"
@@ -80,7 +82,8 @@ def allocated(allocation: Json) -> Json:
 
 def allocations(slices: list[Json], claims: Sequence[Json], kubernetes: str, held: Sequence[Json] = (), **gates: bool) -> list[Json]:
     release = releases.release(kubernetes, gates=gates)
-    return Allocator(pools.gather(slices, NODE, [], release), CLASSES, held, release).allocate(claims)
+    offered = pools.gather(slices, NODE, [], release)
+    return Allocator(offered, CLASSES, held, release, share_id=lambda: str(uuid.uuid4())).allocate(claims)
 
 
 def allocate(slices: list[Json], wanted: Json, kubernetes: str, held: Sequence[Json] = (), **gates: bool) -> list[Json]:

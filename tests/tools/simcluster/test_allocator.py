@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tools.simcluster import pools, releases
-from tools.simcluster.allocator import Allocator, Broken, Unschedulable
+from dra.structured import pools
+from dra.structured.allocator import Allocator, Broken, Unschedulable
+from tools.simcluster import releases
 
 DRIVER = "gpu.intel.com"
 NODE = "node1"

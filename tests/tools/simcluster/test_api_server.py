@@ -135,7 +135,15 @@ async def test_dry_run_stores_nothing_and_shows_what_a_gate_drops(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("kubernetes", "versions"),
-    [("1.31", ["v1alpha3"]), ("1.32", ["v1beta1", "v1alpha3"]), ("1.33", ["v1beta2", "v1beta1", "v1alpha3"]), ("1.37", ["v1"])],
+    [
+        ("1.28", ["v1alpha2"]),
+        ("1.29", ["v1alpha2"]),
+        ("1.30", ["v1alpha2"]),
+        ("1.31", ["v1alpha3"]),
+        ("1.32", ["v1beta1", "v1alpha3"]),
+        ("1.33", ["v1beta2", "v1beta1", "v1alpha3"]),
+        ("1.37", ["v1"]),
+    ],
 )
 async def test_discovery_by_release(tmp_path: Path, kubernetes: str, versions: list[str]) -> None:
     async with SimCluster(str(tmp_path), kubernetes=kubernetes, with_kubelet=False).running() as cluster:
@@ -152,6 +160,9 @@ async def test_discovery_by_release(tmp_path: Path, kubernetes: str, versions: l
                 }
                 for version in versions
             }
+            assert (
+                ("podschedulingcontexts" in found[versions[-1]]) == ("resourceclasses" in found[versions[-1]]) == (versions == ["v1alpha2"])
+            )
             assert ("devicetaintrules" in found[versions[-1]]) == (kubernetes in ("1.33", "1.37"))
 
         await in_thread(talk)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tools.simcluster import capacities, names, releases
+from dra.structured import capacities
+from tools.simcluster import names, releases
 from tools.simcluster.kinds import Json
 
 RANGE: Json = {"default": "2", "validRange": {"min": "2", "max": "8", "step": "3"}}

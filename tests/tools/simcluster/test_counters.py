@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dra.structured import pools
+from dra.structured.allocator import Allocator, Broken, Unschedulable
 from tests.tools.simcluster.offers import (
     CLASSES,
     DRIVER,
@@ -28,8 +30,7 @@ from tests.tools.simcluster.offers import (
     slice_of,
     typed,
 )
-from tools.simcluster import kinds, pools, releases
-from tools.simcluster.allocator import Allocator, Broken, Unschedulable
+from tools.simcluster import kinds, releases
 from tools.simcluster.cluster import SimCluster
 from tools.simcluster.kinds import Json
 from tools.simcluster.registry import Registry

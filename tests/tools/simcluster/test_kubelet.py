@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.fakes.tiny_plugin import TinyPlugin
@@ -16,7 +17,9 @@ from tools.simcluster.cluster import SimCluster
 from tools.simcluster.kubelet import Timing
 
 SHARE = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
-QUICK = Timing(reconcile=0.02, prepare_again=0.1, unprepare_again=0.05, start_again=0.1, wipe_after=0.3)
+QUICK = Timing(
+    reconcile=0.02, prepare_again=0.1, unprepare_again=0.05, start_again=0.1, wipe_after=0.3, health_again=0.05, health_timeout=0.3
+)
 
 
 @pytest.fixture
@@ -147,3 +150,101 @@ async def test_a_useless_list_of_versions_is_refused(short_dir: str, kubernetes:
             await plugin.until(lambda: plugin.verdicts)
         assert plugin.verdicts[0][0] is False
         assert plugin.verdicts[0][1]
+
+
+HEALTH = ["v1.DRAResourceHealth", "v1alpha1.DRAResourceHealth"]
+V1_DRA, ALPHA_HEALTH, V1_HEALTH = "v1.DRAPlugin", "/v1alpha1.DRAResourceHealth", "/v1.DRAResourceHealth"
+
+
+def healths(pod: dict[str, Any]) -> list[tuple[str, str]]:
+    said = [status for each in pod["status"].get("containerStatuses") or () for status in each.get("allocatedResourcesStatus") or ()]
+    return [(each["health"], each.get("message", "")) for status in said for each in status["resources"]]
+
+
+async def until_health(cluster: SimCluster, expected: list[tuple[str, str]]) -> None:
+    await cluster.wait(kinds.POD, lambda pods: [healths(pod) for pod in pods] == [expected], f"a pod with {expected}")
+
+
+async def one_pod(cluster: SimCluster) -> None:
+    await cluster.wait_plugin()
+    cluster.create(kinds.SLICE, slice_of("gpu-0"))
+    cluster.create_claim("c")
+    cluster.create_pod("p", claims={"gpu": "c"})
+    await cluster.wait_pod("p")
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "announced", "service", "said"),
+    [
+        ("1.34", HEALTH, ALPHA_HEALTH, ("Unhealthy", "")),
+        ("1.36", HEALTH, ALPHA_HEALTH, ("Unhealthy", "on fire")),
+        ("1.36", [], ALPHA_HEALTH, ("Unhealthy", "on fire")),
+        ("1.37", HEALTH, V1_HEALTH, ("Unhealthy", "on fire")),
+        ("1.37", HEALTH[1:], ALPHA_HEALTH, ("Unhealthy", "on fire")),
+    ],
+)
+async def test_each_release_watches_health_by_its_service(
+    short_dir: str, kubernetes: str, announced: list[str], service: str, said: tuple[str, str]
+) -> None:
+    gates = {"ResourceHealthStatus": True}
+    async with SimCluster(short_dir, kubernetes=kubernetes, timing=QUICK, gates=gates).running() as cluster:
+        with plugin_for(cluster, versions=[V1_DRA, *announced]) as plugin:
+            plugin.say({"gpu-0": (2, "on fire")}, timeout=1000)
+            await one_pod(cluster)
+            if kubernetes == "1.34":  # where the time-out of a device is not read
+                await until_health(cluster, [("Unknown", "")])
+                plugin.say({"gpu-0": (2, "on fire")}, timeout=1000)
+            await until_health(cluster, [said])
+            assert f"{service}/NodeWatchResources" in [method for method, _ in plugin.calls]
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "announced", "gate"), [("1.33", HEALTH, None), ("1.35", HEALTH, None), ("1.36", HEALTH, False), ("1.37", [], None)]
+)
+async def test_who_does_not_watch_health_says_nothing_of_it(
+    short_dir: str, kubernetes: str, announced: list[str], gate: bool | None
+) -> None:
+    gates = {} if gate is None else {"ResourceHealthStatus": gate}
+    async with SimCluster(short_dir, kubernetes=kubernetes, timing=QUICK, gates=gates).running() as cluster:
+        with plugin_for(cluster, versions=["v1beta1.DRAPlugin", V1_DRA, *announced]) as plugin:
+            plugin.say({"gpu-0": (2, "on fire")})
+            await one_pod(cluster)
+            assert "NodeWatchResources" not in plugin.methods()
+            assert healths(cluster.registry.get(kinds.POD, "p", "default")) in ([], [("Unknown", "")])
+
+
+async def test_a_device_that_is_not_heard_of_is_unknown_after_its_time_out(short_dir: str) -> None:
+    async with SimCluster(short_dir, kubernetes="1.37", timing=QUICK).running() as cluster:
+        with plugin_for(cluster, versions=[V1_DRA, *HEALTH]) as plugin:
+            plugin.say({"gpu-0": (1, "")}, timeout=1)
+            await one_pod(cluster)
+            await until_health(cluster, [("Healthy", "")])
+            await until_health(cluster, [("Unknown", "")])
+            plugin.say({"gpu-0": (1, "")}, timeout=1000)
+            await until_health(cluster, [("Healthy", "")])
+
+
+async def test_a_stream_that_ends_leaves_everything_unknown_until_the_next(short_dir: str) -> None:
+    slowly = msgspec.structs.replace(QUICK, health_again=0.5)
+    async with SimCluster(short_dir, kubernetes="1.37", timing=slowly).running() as cluster:
+        with plugin_for(cluster, versions=[V1_DRA, *HEALTH]) as plugin:
+            plugin.say({"gpu-0": (1, "")}, timeout=1000)
+            await one_pod(cluster)
+            await until_health(cluster, [("Healthy", "")])
+            await plugin.end_watches()
+            await until_health(cluster, [("Unknown", "")])
+            await until_health(cluster, [("Healthy", "")])
+
+
+@pytest.mark.parametrize(("kubernetes", "again"), [("1.36", True), ("1.37", False)])
+async def test_who_is_refused_asks_again_up_to_1_36(short_dir: str, kubernetes: str, again: bool) -> None:
+    async with SimCluster(short_dir, kubernetes=kubernetes, timing=QUICK).running() as cluster:
+        with plugin_for(cluster, versions=[V1_DRA, *HEALTH]) as plugin:
+            await one_pod(cluster)
+            plugin.say({"gpu-0": (1, "")}, timeout=1000)
+            cluster.create_claim("other")
+            if again:
+                await until_health(cluster, [("Healthy", "")])
+            else:
+                await cluster.kubelet.restart()  # only a new registration makes it ask
+                await until_health(cluster, [("Healthy", "")])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dra.structured.allocator import Broken, Unschedulable
 from tests.tools.simcluster.offers import (
     DRIVER,
     NODE,
@@ -29,7 +30,6 @@ from tests.tools.simcluster.offers import (
 )
 from tools.simcluster import kinds, releases
 from tools.simcluster import names as grammar
-from tools.simcluster.allocator import Broken, Unschedulable
 from tools.simcluster.cluster import SimCluster
 from tools.simcluster.kinds import Json
 from tools.simcluster.registry import Registry

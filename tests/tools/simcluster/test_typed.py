@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools.simcluster import controllers, scheduler, typed
+from tools.simcluster.garbage import Garbage
 from tools.simcluster.kinds import CLAIM, DEVICE_CLASS, EVENT, NODE, POD, SLICE, TAINT_RULE, TEMPLATE, Json, Kind
 from tools.simcluster.refusals import Refused
 from tools.simcluster.registry import Registry
@@ -117,7 +118,7 @@ def test_nothing_that_is_stored_stops_the_control_plane(place: tuple[Kind, tuple
     controllers.release_claims(registry, said.append)
     controllers.evict(registry, said.append)
     scheduler.schedule(registry, said.append)
-    controllers.collect_garbage(registry, said.append)
+    Garbage(registry, said.append).collect()
 
 
 @pytest.mark.parametrize(
