@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,22 @@ import yaml
 
 from dra import attributes, discovery, opaque_config, settings
 from dra.devices import Gpu
+from dra.health.health_settings import Xpumd
 from dra.kube.claims import Config
+from dra.names import DRIVER_NAME
 from dra.settings import NodePluginConfiguration
+from dra.structured import expressions
 from nursery_apps.node import flags
+from nursery_apps.version import VERSION
 from tests.fakes import machines
-from tools.simcluster import expressions
+from tests.manifests import rendered
+from tests.manifests.rendered import KUSTOMIZE, MANIFESTS, render_overlay
 
-MANIFESTS = Path(__file__).parents[2] / "manifests"
-BASE = [doc for path in sorted((MANIFESTS / "base").glob("*.yaml")) for doc in yaml.safe_load_all(path.read_text())]
+BASE = rendered.read("base", "node-plugin")
 
 
 def one(kind: str) -> Any:
-    [found] = [doc for doc in BASE if doc.get("kind") == kind]
-    return found
+    return rendered.one(BASE, kind)
 
 
 def container() -> Any:
@@ -32,19 +36,30 @@ def container() -> Any:
 
 
 def test_the_plugin_may_do_what_it_does_and_no_more() -> None:
-    rights = {(resource, verb) for rule in one("ClusterRole")["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
-    assert rights == {
+    assert rendered.rights(one("ClusterRole")) == {
         *(("nodes", verb) for verb in ("get", "list", "watch")),
         *(("resourceslices", verb) for verb in ("get", "list", "watch", "create", "update", "delete")),
         *(("resourceclaims", verb) for verb in ("get", "list")),
+        ("resourceclaims/status", "patch"),
+        ("resourceclaims/driver", "associated-node:patch"),
         *(("events", verb) for verb in ("create", "patch")),
     }
 
 
-def test_the_policy_speaks_of_the_account_that_the_pods_use() -> None:
+def test_the_right_to_speak_of_devices_is_for_those_of_the_driver() -> None:
+    [rule] = [rule for rule in one("ClusterRole")["rules"] if "resourceclaims/driver" in rule["resources"]]
+    assert rule["resourceNames"] == [DRIVER_NAME]
+
+
+def test_the_policies_speak_of_the_account_that_the_pods_use() -> None:
     account = f"system:serviceaccount:{one('Namespace')['metadata']['name']}:{one('ServiceAccount')['metadata']['name']}"
-    [condition] = one("ValidatingAdmissionPolicy")["spec"]["matchConditions"]
-    assert account in condition["expression"]
+    policies = [doc for doc in BASE if doc.get("kind") == "ValidatingAdmissionPolicy"]
+    assert [doc["metadata"]["name"] for doc in policies] == ["intel-gpu-dra-own-node-only", "intel-gpu-dra-own-claims-only"]
+    for policy in policies:
+        [condition] = policy["spec"]["matchConditions"]
+        assert account in condition["expression"]
+        binding = rendered.one(BASE, "ValidatingAdmissionPolicyBinding", policy["metadata"]["name"])
+        assert binding["spec"]["policyName"] == policy["metadata"]["name"]
     assert one("DaemonSet")["spec"]["template"]["spec"]["serviceAccountName"] == one("ServiceAccount")["metadata"]["name"]
 
 
@@ -53,7 +68,7 @@ def test_flags_and_variables_are_known() -> None:
         raise AssertionError
 
     environ = {entry["name"]: entry.get("value", "given") for entry in container()["env"]}
-    options = flags.parser(environ, run=never, discover=never, plan=never, reload=never).parse_args(container()["args"])
+    options = flags.parser(environ, run=never, discover=never, plan=never, reload=never, record=never).parse_args(container()["args"])
     assert (options.node_name, options.sysfs_root, options.dev_root) == ("given", "/host/sys", "/host/dev")
     mounts = {mount["mountPath"] for mount in container()["volumeMounts"]}
     wanted = {f"{options.kubelet_root}/plugins/gpu.intel.com", f"{options.kubelet_root}/plugins_registry", options.cdi_root}
@@ -68,7 +83,7 @@ def test_the_kubelets_directories_have_one_name_inside_and_outside() -> None:
 
 
 def test_settings_and_port_are_the_defaults() -> None:
-    document = yaml.safe_load((MANIFESTS / "base" / "settings.yaml").read_text())
+    document = yaml.safe_load((KUSTOMIZE / "node-plugin" / "settings.yaml").read_text())
     assert settings.decode_node(document, "settings.yaml") == NodePluginConfiguration()
     [port] = container()["ports"]
     assert port["containerPort"] == NodePluginConfiguration().probes.port
@@ -107,4 +122,14 @@ def test_what_a_class_says_to_the_driver_is_taken(class_name: str, admin: bool, 
 def test_images_have_a_version() -> None:
     for path in MANIFESTS.rglob("kustomization.yaml"):
         for image in yaml.safe_load(path.read_text()).get("images", []):
-            assert image.get("newTag", flags.VERSION) == flags.VERSION
+            assert image.get("newTag", VERSION) == VERSION
+
+
+def test_the_component_for_xpumd_brings_the_directory_of_its_socket(tmp_path: Path) -> None:
+    [example] = msgspec.json.schema(Xpumd)["$defs"]["Xpumd"]["properties"]["socket"]["examples"]
+    pod = rendered.one(render_overlay(tmp_path, "base", "xpumd"), "DaemonSet")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == "xpumd"]
+    [volume] = [volume for volume in pod["volumes"] if volume["name"] == "xpumd"]
+    assert mount["mountPath"] == volume["hostPath"]["path"] == posixpath.dirname(example)
+    assert volume["hostPath"]["type"] == "DirectoryOrCreate", "a daemon that is not there yet keeps no plugin from starting"
