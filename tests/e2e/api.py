@@ -11,7 +11,7 @@ from typing import Any
 
 import urllib3
 from kubernetes import client, config, dynamic
-from kubernetes.dynamic.exceptions import NotFoundError
+from kubernetes.dynamic.exceptions import NotFoundError, ResourceNotFoundError
 
 Doc = dict[str, Any]
 
@@ -21,7 +21,22 @@ USUAL_SECONDS = 60.0
 
 VERSIONS = {
     "DaemonSet": "apps/v1",
+    "Deployment": "apps/v1",
+    "Lease": "coordination.k8s.io/v1",
+    "GpuAllocationState": "gpu.resource.intel.com/v1alpha2",
+    "GpuClaimParameters": "gpu.resource.intel.com/v1alpha2",
+    "GpuClassParameters": "gpu.resource.intel.com/v1alpha2",
     "SubjectAccessReview": "authorization.k8s.io/v1",
+    "CustomResourceDefinition": "apiextensions.k8s.io/v1",
+    "ValidatingWebhookConfiguration": "admissionregistration.k8s.io/v1",
+    "ValidatingAdmissionPolicy": "admissionregistration.k8s.io/v1",
+    "ValidatingAdmissionPolicyBinding": "admissionregistration.k8s.io/v1",
+    "ClusterRole": "rbac.authorization.k8s.io/v1",
+    "ClusterRoleBinding": "rbac.authorization.k8s.io/v1",
+    "Role": "rbac.authorization.k8s.io/v1",
+    "RoleBinding": "rbac.authorization.k8s.io/v1",
+    "Job": "batch/v1",
+    "PodDisruptionBudget": "policy/v1",
     "FlowSchema": "flowcontrol.apiserver.k8s.io/v1",
     "PriorityLevelConfiguration": "flowcontrol.apiserver.k8s.io/v1",
 }
@@ -39,7 +54,7 @@ class Api:
         self._dynamic = dynamic.DynamicClient(self.raw)
         self.version = tuple(int(part) for part in self.raw_get("/version")["gitVersion"].removeprefix("v").split(".")[:2])
         served = [entry["version"] for entry in self.raw_get("/apis/resource.k8s.io")["versions"]]
-        self.dra = next(version for version in ("v1", "v1beta2", "v1beta1", "v1alpha3") if version in served)
+        self.dra = next(version for version in ("v1", "v1beta2", "v1beta1", "v1alpha3", "v1alpha2") if version in served)
 
     def raw_get(self, path: str) -> Any:
         return json.loads(self.raw_text(path))
@@ -47,7 +62,13 @@ class Api:
     def raw_text(self, path: str) -> str:
         path, _, query = path.partition("?")
         pairs = [tuple(pair.split("=", 1)) for pair in query.split("&") if pair]
-        asked = self.raw.param_serialize("GET", path, query_params=pairs, header_params={"Accept": "*/*"}, auth_settings=["BearerToken"])
+        return self._ask("GET", path, query_params=pairs, header_params={"Accept": "*/*"})
+
+    def raw_post(self, path: str, body: Doc) -> str:
+        return self._ask("POST", path, body=body, header_params={"Accept": "*/*", "Content-Type": "application/json"})
+
+    def _ask(self, method: str, path: str, **more: Any) -> str:
+        asked = self.raw.param_serialize(method, path, auth_settings=["BearerToken"], **more)
         answer = self.raw.call_api(*asked, _request_timeout=20)
         data: bytes = answer.read()
         if answer.status >= 400:
@@ -55,8 +76,15 @@ class Api:
         return data.decode()
 
     def _kind(self, kind: str) -> Any:
-        version = f"resource.k8s.io/{self.dra}" if kind.startswith(("Resource", "Device")) else VERSIONS.get(kind, "v1")
+        version = f"resource.k8s.io/{self.dra}" if kind.startswith(("Resource", "Device", "PodScheduling")) else VERSIONS.get(kind, "v1")
         return self._dynamic.resources.get(api_version=version, kind=kind)
+
+    def serves(self, kind: str) -> bool:
+        try:
+            self._kind(kind)
+        except ResourceNotFoundError:
+            return False
+        return True
 
     def ready_nodes(self) -> list[str]:
         """Those that take any pod."""
@@ -86,10 +114,12 @@ class Api:
         items: list[Doc] = self._kind(kind).get(namespace=namespace, _request_timeout=20, **options).to_dict()["items"]
         return items
 
-    def patch(self, kind: str, name: str, change: Doc, namespace: str | None = None) -> Doc:
+    def patch(self, kind: str, name: str, change: Doc, namespace: str | None = None, *, subresource: str = "") -> Doc:
         """Strategic where the kind knows it, else merged."""
         content = "application/merge-patch+json"
-        done: Doc = self._kind(kind).patch(name=name, body=change, namespace=namespace, content_type=content).to_dict()
+        of = self._kind(kind)
+        where = of.subresources[subresource] if subresource else of
+        done: Doc = where.patch(name=name, body=change, namespace=namespace, content_type=content).to_dict()
         return done
 
     def label(self, kind: str, name: str, labels: dict[str, str]) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 from collections.abc import Iterator
 
@@ -18,6 +19,19 @@ from tests.e2e.pods import Namespace
 from tools.realcluster.cluster import Cluster
 from tools.realcluster.faults import Faults
 from tools.realcluster.site import Site
+
+HERE = pathlib.Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Stories of the other way of allocating are skipped before anything is installed for them."""
+    classic = Api(os.environ["KUBECONFIG"]).version < (1, 31)
+    for item in items:
+        if HERE / "rollout" in item.path.parents:
+            continue  # of both
+        if HERE in item.path.parents and (HERE / "classic" in item.path.parents) is not classic:
+            why = "here the driver's controller allocates" if classic else "here the scheduler allocates"
+            item.add_marker(pytest.mark.skip(reason=f"{why}: {'up to' if classic else 'since'} Kubernetes {'1.30' if classic else '1.31'}"))
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,10 @@ COMMAND_SECONDS: Final = 60
 
 
 class Driver:
+    namespace = NAMESPACE
+    components: tuple[str, ...] = ("simulate",)
+    """Of manifests/kustomize/components, to be installed with it."""
+
     def __init__(self, api: Api) -> None:
         self.api = api
         self.node = next(iter(api.ready_nodes()))
@@ -37,13 +41,13 @@ class Driver:
 
     def install(self, work: pathlib.Path) -> None:
         """The manifests as a user brings them: the overlay of the cluster's release, with fake machines."""
-        minor = ".".join(map(str, self.api.version))
-        overlay = ROOT / "manifests" / "overlays" / f"kubernetes-{minor}"
-        base = overlay if overlay.exists() else ROOT / "manifests" / "base"
+        overlay = ROOT / "manifests" / "kustomize" / "overlays" / f"kubernetes-{'.'.join(map(str, self.api.version))}"
+        base = overlay if overlay.exists() else ROOT / "manifests" / "kustomize" / "base"
         # kustomize wants paths from the overlay's own place.
         up = "../" * (len(work.resolve().parts) - 1)
         text = f"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: ['{up}{str(base)[1:]}']\n"
-        text += f"components: ['{up}{str(ROOT / 'manifests' / 'components' / 'simulate')[1:]}']\n"
+        wanted = [f"{up}{str(ROOT / 'manifests' / 'kustomize' / 'components' / name)[1:]}" for name in self.components]
+        text += f"components: {json.dumps(wanted)}\n"
         selector = {"nodeSelector": {"kubernetes.io/hostname": self.node}}
         patch = {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": DAEMON_SET}, "spec": {"template": {"spec": selector}}}
         text += f"patches: [{{patch: '{json.dumps(patch)}', target: {{kind: DaemonSet}}}}]\n"
@@ -63,14 +67,15 @@ class Driver:
                 and status.get("currentNumberScheduled") == wanted
             )
 
-        self.api.wait("DaemonSet", done, namespace=NAMESPACE, what="the driver rolled out", seconds=seconds)
+        self.api.wait("DaemonSet", done, namespace=self.namespace, what="the driver rolled out", seconds=seconds)
 
-        def settled(pods: dict[str, Doc]) -> bool:
+        def settled(found: dict[str, Doc]) -> bool:
+            pods = [pod for pod in found.values() if component(pod) == DAEMON_SET]
             # The DaemonSet's status lags: just after a delete it counts the pod that goes. A pod that wants a GPU meanwhile meets a kubelet
             # without the driver, and 1.33's comes back to it only after a minute and a half.
-            return len(pods) == 1 and all(is_ready(pod) and not pod["metadata"].get("deletionTimestamp") for pod in pods.values())
+            return len(pods) == 1 and all(is_ready(pod) and not pod["metadata"].get("deletionTimestamp") for pod in pods)
 
-        self.api.wait("Pod", settled, namespace=NAMESPACE, what="one pod of the driver, Ready", seconds=seconds)
+        self.api.wait("Pod", settled, namespace=self.namespace, what="one pod of the driver, Ready", seconds=seconds)
 
     def kubectl(self, *arguments: str) -> str:
         command = [os.environ.get("KUBECTL", "kubectl"), *arguments]
@@ -79,25 +84,30 @@ class Driver:
     # --- the plugin's pod ---------------------------------------------------------------------------------------------------------------
 
     def pods(self) -> list[Doc]:
-        return [pod for pod in self.api.list("Pod", NAMESPACE) if not pod["metadata"].get("deletionTimestamp")]
+        return self.pods_of(DAEMON_SET)
+
+    def pods_of(self, wanted: str) -> list[Doc]:
+        """Of a component, without those that go."""
+        found = self.api.list("Pod", self.namespace)
+        return [pod for pod in found if component(pod) == wanted and not pod["metadata"].get("deletionTimestamp")]
 
     @property
     def pod(self) -> str:
         return str(self.pods()[0]["metadata"]["name"])
 
     def log(self) -> str:
-        return self.api.raw_text(f"/api/v1/namespaces/{NAMESPACE}/pods/{self.pod}/log")
+        return self.api.raw_text(f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}/log")
 
     def run(self, *command: str) -> str:
         """A command in the plugin's container."""
-        return self.kubectl("-n", NAMESPACE, "exec", self.pod, "--", *command)
+        return self.kubectl("-n", self.namespace, "exec", self.pod, "--", *command)
 
     def restarts(self) -> int:
         return sum(status["restartCount"] for pod in self.pods() for status in pod["status"].get("containerStatuses") or [])
 
     def renew(self) -> None:
         """Another pod of the driver in place of this one."""
-        self.api.delete("Pod", self.pod, NAMESPACE)
+        self.api.delete("Pod", self.pod, self.namespace)
         self.rolled_out()
 
     @contextlib.contextmanager
@@ -105,19 +115,20 @@ class Driver:
         """No pod of the driver on the node."""
         self._select({"nobody": "is-called-so"})
         try:
-            self.api.wait("Pod", lambda pods: not pods, namespace=NAMESPACE, what="no pod of the driver")
+            gone = "no pod of the driver on the node"
+            self.api.wait("Pod", lambda pods: DAEMON_SET not in map(component, pods.values()), namespace=self.namespace, what=gone)
             yield
         finally:
             self._select({"nobody": None})
         self.rolled_out()
 
     def _select(self, labels: Doc) -> None:
-        self.api.patch("DaemonSet", DAEMON_SET, {"spec": {"template": {"spec": {"nodeSelector": labels}}}}, NAMESPACE)
+        self.api.patch("DaemonSet", DAEMON_SET, {"spec": {"template": {"spec": {"nodeSelector": labels}}}}, self.namespace)
 
     def roll(self) -> None:
         """Begin a rolling update."""
         annotations = {"rolled": str(time.monotonic())}
-        self.api.patch("DaemonSet", DAEMON_SET, {"spec": {"template": {"metadata": {"annotations": annotations}}}}, NAMESPACE)
+        self.api.patch("DaemonSet", DAEMON_SET, {"spec": {"template": {"metadata": {"annotations": annotations}}}}, self.namespace)
 
     def wait_ready(self, seconds: float = 60) -> None:
         self.rolled_out(seconds)
@@ -158,7 +169,7 @@ class Driver:
             self.api.patch("Node", self.node, {"metadata": {"labels": {"looked-at": str(time.monotonic_ns())}}})
 
     def cdi_files(self) -> list[str]:
-        return self.run("ls", "/var/run/cdi").split()
+        return self.run("python3", "-c", "import os; print(*os.listdir('/var/run/cdi'))").split()  # there is no ls in the image
 
     def nothing_prepared(self) -> None:
         """No CDI file, no record of a claim. The kubelet's unprepare may come after the claim's end: wait for it.
@@ -172,7 +183,7 @@ class Driver:
     def metric(self, name: str, **labels: str) -> float | None:
         """Sum of a metric's series with these labels, None while the driver does not answer; the name goes without the prefix."""
         try:
-            text = self.api.raw_text(f"/api/v1/namespaces/{NAMESPACE}/pods/{self.pod}:9176/proxy/metrics")
+            text = self.api.raw_text(f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}:9176/proxy/metrics")
         except ApiException:
             return None
         return total(text, f"intel_gpu_dra_{name}", **labels)
@@ -182,11 +193,15 @@ class Driver:
         return gpus
 
     def set(self, text: str) -> None:
-        self.api.patch("ConfigMap", SETTINGS, {"data": {"settings.yaml": HEAD + text}}, NAMESPACE)
+        self.api.patch("ConfigMap", SETTINGS, {"data": {"settings.yaml": HEAD + text}}, self.namespace)
 
     def refresh_settings(self) -> None:
         """The kubelet looks at a ConfigMap it has mounted about once a minute, and whenever the pod changes."""
-        self.api.patch("Pod", self.pod, {"metadata": {"annotations": {"changed": str(time.monotonic())}}}, NAMESPACE)
+        self.api.patch("Pod", self.pod, {"metadata": {"annotations": {"changed": str(time.monotonic())}}}, self.namespace)
+
+
+def component(pod: Doc) -> str:
+    return str(pod["metadata"]["labels"].get("app.kubernetes.io/component"))
 
 
 def total(exposition: str, name: str, **labels: str) -> float:

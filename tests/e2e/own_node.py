@@ -14,6 +14,7 @@ from typing import Any
 
 from inotify_simple import INotify, flags
 
+from tests.e2e.api import Doc
 from tests.e2e.driver import ROOT, Driver
 from tools.realcluster.cluster import Cluster
 from tools.realcluster.node import until
@@ -30,6 +31,17 @@ class OwnNode:
         before = self.process()
         os.kill(self.process(), signal.SIGKILL)
         self._new_process(before)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The daemon gets no time, as one that hangs. Its liveness probe has patience for a minute."""
+        process = self.process()
+        os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # the kubelet was quicker
+                os.kill(process, signal.SIGCONT)
 
     @contextlib.contextmanager
     def killed_by(self, change: flags) -> Iterator[None]:
@@ -52,7 +64,11 @@ class OwnNode:
         return found
 
     def _find_process(self) -> int | None:
-        status = self.driver.pods()[0]["status"]["containerStatuses"][0]
+        return self.process_of(self.driver.pods()[0])
+
+    def process_of(self, pod: Doc) -> int | None:
+        """Of a pod's first container, if it runs."""
+        status = pod["status"]["containerStatuses"][0]
         container = status.get("containerID", "none").removeprefix("containerd://")
         for line in self.cluster.ctr("tasks", "ls").stdout.splitlines():
             if line.startswith(container) and "RUNNING" in line:

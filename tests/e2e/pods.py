@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from tests.e2e.api import Api, Doc
@@ -10,6 +11,8 @@ from tests.e2e.api import Api, Doc
 BUSYBOX = os.environ.get("CLUSTER_POD_IMAGE", "registry.local/busybox:1")
 OPEN_ALL = "for node in /dev/dri/card*; do dd if=$node count=0 2>/dev/null || exit 1; done"
 STAY = "sleep 100000"
+
+FIRST_WORDS_SECONDS = 10
 
 
 class Namespace:
@@ -90,7 +93,7 @@ class Namespace:
             made.append({"name": container, "image": BUSYBOX, "command": shell, "resources": resources})
         spec: Doc = {"restartPolicy": restart, "terminationGracePeriodSeconds": grace, "containers": made}
         if source is not None:
-            spec["resourceClaims"] = [{"name": "gpu", **source}]
+            spec["resourceClaims"] = [{"name": "gpu", **({"source": source} if self.api.dra == "v1alpha2" else source)}]
         self.api.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}, self.name)
 
     def ready(self, *names: str, seconds: float = 60) -> None:
@@ -135,7 +138,13 @@ class Namespace:
         self.api.wait("Pod", lambda pods: not set(names) & set(pods), namespace=self.name, what=f"the end of {', '.join(names)}")
 
     def logs(self, pod: str, container: str = "main") -> str:
-        return self.api.raw_text(f"/api/v1/namespaces/{self.name}/pods/{pod}/log?container={container}")
+        """What a running container has written: its first words come a moment after it is ready."""
+        until = time.monotonic() + FIRST_WORDS_SECONDS
+        while not (said := self.api.raw_text(f"/api/v1/namespaces/{self.name}/pods/{pod}/log?container={container}")):
+            if time.monotonic() > until:
+                break
+            time.sleep(0.1)  # the log is a file on the node: nothing tells of its growth
+        return said
 
     # --- what was allocated -------------------------------------------------------------------------------------------------------------
 

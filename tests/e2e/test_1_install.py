@@ -8,7 +8,7 @@ import uuid
 import pytest
 import yaml
 
-from nursery_apps.node import flags
+from nursery_apps.version import VERSION
 from tests.e2e.api import Doc
 from tests.e2e.driver import NAMESPACE, ROOT, Driver
 
@@ -64,10 +64,10 @@ def test_a_plugin_that_starts_with_wrong_settings_says_so_and_ends(driver: Drive
     ],
 )
 def test_each_release_gets_what_it_serves(driver: Driver, overlay: str, served: str, side_by_side: bool) -> None:
-    text = driver.kubectl("kustomize", str(ROOT / "manifests" / overlay))
+    text = driver.kubectl("kustomize", str(ROOT / "manifests" / "kustomize" / overlay))
     docs = list(yaml.safe_load_all(text))
     assert {doc["apiVersion"] for doc in docs if doc["kind"] == "DeviceClass"} == {f"resource.k8s.io/{served}"}
     [daemons] = [doc for doc in docs if doc["kind"] == "DaemonSet"]
     assert (daemons["spec"]["updateStrategy"]["rollingUpdate"]["maxSurge"] == 1) is side_by_side
     assert ("POD_UID" in text) is side_by_side
-    assert re.search(rf"image: registry\.local/intel-gpu-dra(-simulated)?:{re.escape(flags.VERSION)}\n", text)
+    assert re.search(rf"image: registry\.local/intel-gpu-dra(-simulated)?:{re.escape(VERSION)}\n", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from kubernetes.dynamic.exceptions import UnprocessibleEntityError
 
+from dra.names import DRIVER_NAME
 from tests.e2e.api import Api, Doc
 from tests.e2e.driver import ACCOUNT, DAEMON_SET, NAMESPACE, Driver
 
@@ -16,6 +17,7 @@ ALLOWED = {
     ("", "events"): {"create", "patch"},
     ("resource.k8s.io", "resourceslices"): {*READ, *WRITE},
     ("resource.k8s.io", "resourceclaims"): {"get", "list"},
+    ("resource.k8s.io", "resourceclaims/status"): {"patch"},
 }
 ASKED = (
     *ALLOWED,
@@ -25,7 +27,7 @@ ASKED = (
     ("", "secrets"),
     ("", "configmaps"),
     ("", "serviceaccounts/token"),
-    ("resource.k8s.io", "resourceclaims/status"),
+    ("resource.k8s.io", "resourceclaims/binding"),
     ("resource.k8s.io", "resourceclaimtemplates"),
     ("resource.k8s.io", "deviceclasses"),
     ("resource.k8s.io", "devicetaintrules"),
@@ -37,15 +39,23 @@ ASKED = (
 
 @pytest.mark.parametrize(("group", "resource"), ASKED, ids=[resource for _, resource in ASKED])
 def test_the_service_account_may_do_what_it_needs_and_no_more(driver: Driver, group: str, resource: str) -> None:
-    name, _, subresource = resource.partition("/")
-    may = set()
-    for verb in EVERY:
-        asked = {"group": group, "resource": name, "subresource": subresource, "verb": verb}
-        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
-        spec = {"user": ACCOUNT, "groups": ["system:serviceaccounts", "system:authenticated"], "resourceAttributes": asked}
-        if driver.api.create({**review, "spec": spec})["status"]["allowed"]:
-            may.add(verb)
+    may = {verb for verb in EVERY if is_allowed(driver, verb, group, resource)}
     assert may == ALLOWED.get((group, resource), set())
+
+
+def is_allowed(driver: Driver, verb: str, group: str, resource: str, name: str = "") -> bool:
+    kind, _, subresource = resource.partition("/")
+    asked = {"group": group, "resource": kind, "subresource": subresource, "verb": verb} | ({"name": name} if name else {})
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
+    spec = {"user": ACCOUNT, "groups": ["system:serviceaccounts", "system:authenticated"], "resourceAttributes": asked}
+    return bool(driver.api.create({**review, "spec": spec})["status"]["allowed"])
+
+
+def test_the_service_account_speaks_of_its_own_drivers_devices_on_its_own_node(driver: Driver) -> None:
+    """What API servers from 1.36 on ask before they let somebody change `status.devices`; the rights are there on every release."""
+    verbs = [f"{whose}-node:{verb}" for whose in ("associated", "arbitrary") for verb in ("update", "patch")]
+    for name, allowed in ((DRIVER_NAME, ["associated-node:patch"]), ("other.example.com", []), ("", [])):
+        assert [verb for verb in verbs if is_allowed(driver, verb, "resource.k8s.io", "resourceclaims/driver", name)] == allowed
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ packages. Everything runs in a network namespace of its own below one directory,
     node        the same from outside: begin, end, orders, commands inside
     pki         certificates and kubeconfigs
     images      busybox, as an image
+    bare_nodes  more nodes, without kubelets
     components  command lines and configuration files
     cluster     up, down, status, faults
 """

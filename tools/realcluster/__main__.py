@@ -54,10 +54,16 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(act=act)
         return added
 
-    every = {"default": versions.DEFAULT, "help": "release, or `all` (%(default)s)"}
-    one = {"default": versions.DEFAULT, "help": "release (%(default)s)"}
-    verb("build", build, "build the programs of a release").add_argument("--version", **every)
-    verb("up", up, "start a cluster, building what is not built; one that runs is replaced").add_argument("--version", **one)
+    def of_release(name: str, act: object, text: str, which: str = "release") -> argparse.ArgumentParser:
+        added = verb(name, act, text)
+        added.add_argument("--version", default=versions.DEFAULT, help=f"{which} (%(default)s)")
+        added.add_argument("--containerd", default=versions.CONTAINERD, choices=versions.CONTAINERDS, help="of the node (%(default)s)")
+        return added
+
+    every = "release, or `all` that the stories are told on"
+    of_release("build", build, "build the programs of a release", every)
+    starting = of_release("up", up, "start a cluster, building what is not built; one that runs is replaced")
+    starting.add_argument("--nodes", type=int, default=1, metavar="N", help="all but the first without a kubelet (%(default)s)")
     verb("down", down, "end it and leave nothing")
     verb("status", status, "what runs")
     verb("kubectl", kubectl, "kubectl of the cluster's release").add_argument("arguments", nargs="*")
@@ -65,14 +71,12 @@ def parser() -> argparse.ArgumentParser:
     fault = verb("fault", suffer, "make a program or the node suffer")
     fault.add_argument("what", choices=[*ONE_PROGRAM, *WHOLE], help=f"with PROGRAM: {', '.join(ONE_PROGRAM)}")
     fault.add_argument("program", nargs="?", choices=faults.names(), metavar="PROGRAM", help=", ".join(faults.names()))
-    tests = verb("test", test, "run tests/e2e; what is unknown here goes to pytest; `--version all` writes docs/versions.md")
-    tests.add_argument("--version", **every)
+    tests = of_release("test", test, "run tests/e2e; what is unknown here goes to pytest; `--version all` writes docs/versions.md", every)
     tests.add_argument("--keep", action="store_true", help="leave the cluster running afterwards")
     tests.add_argument("--kubeconfig", type=pathlib.Path, metavar="FILE", help=f"of a cluster that exists, whose nodes have {IMAGE}")
     tests.add_argument("--pod-image", default="busybox:1.37", metavar="IMAGE", help="for pods on that cluster (%(default)s)")
     tests.add_argument("pytest", nargs="*", metavar="PYTEST ARGUMENT")
-    pinned = verb("pin", pin, "for maintainers: write the pinned modules of a release anew")
-    pinned.add_argument("--version", **one)
+    of_release("pin", pin, "for maintainers: write the pinned modules of a release anew")
     return made
 
 
@@ -81,9 +85,10 @@ def cost() -> str:
         "A cold build takes about 12 min on two cores and 3 GiB below the compiler's cache for each release; then `up` takes seconds.",
         "",
     ]
-    for version in versions.PROVEN:
+    for version in versions.PROVEN + versions.CLASSIC:
         built = programs.kubernetes(Release(version)).cached
-        lines.append(f"  {version:8} {'built' if built else 'not built'}{'  (default)' if version == versions.DEFAULT else ''}")
+        remark = {versions.DEFAULT: "  (default)", **dict.fromkeys(versions.CLASSIC, "  (classic allocation)")}.get(version, "")
+        lines.append(f"  {version:8} {'built' if built else 'not built'}{remark}")
     return "\n".join(lines)
 
 
@@ -95,17 +100,17 @@ def here() -> Cluster:
     return Cluster(Site(), say)
 
 
-def releases(version: str) -> list[Release]:
-    known = [Release(name) for name in versions.PROVEN + versions.CLASSIC if programs.kubernetes(Release(name)).pinned]
-    if version == "all":
-        return [Release(name) for name in versions.PROVEN]
-    if version not in [release.version for release in known]:
-        raise Lacking(f"no modules are pinned for {version}; there are: {', '.join(release.version for release in known)}")
-    return [Release(version)]
+def releases(options: argparse.Namespace) -> list[Release]:
+    known = [name for name in versions.PROVEN + versions.CLASSIC if programs.kubernetes(Release(name)).pinned]
+    if options.version == "all":
+        return [Release(name, options.containerd) for name in known]
+    if options.version not in known:
+        raise Lacking(f"no modules are pinned for {options.version}; there are: {', '.join(known)}")
+    return [Release(options.version, options.containerd)]
 
 
 def build(options: argparse.Namespace) -> int:
-    for release in releases(options.version):
+    for release in releases(options):
         needed = programs.needed_for(release)
         check_needs(needed, say)
         for module in needed:
@@ -114,10 +119,12 @@ def build(options: argparse.Namespace) -> int:
 
 
 def up(options: argparse.Namespace) -> int:
-    chosen = releases(options.version)
+    chosen = releases(options)
     if len(chosen) > 1:
         raise Lacking("one cluster at a time: up --version takes one release")
-    here().up(chosen[0])
+    if options.nodes < 1:
+        raise Lacking("a cluster has one node at least: up --nodes 1")
+    here().up(chosen[0], nodes=options.nodes)
     return 0
 
 
@@ -154,16 +161,16 @@ def suffer(options: argparse.Namespace) -> int:
 def test(options: argparse.Namespace) -> int:
     if options.kubeconfig is not None:
         return 0 if stories.on_existing_cluster(options.kubeconfig, options.pod_image, options.pytest) else 1
-    chosen = releases(options.version)
+    chosen = releases(options)
     for release in chosen:
         check_needs(programs.needed_for(release), say)  # before the minutes that an image takes
     stories.build_image()
     failed = [
-        release.version
+        str(release)
         for release in chosen
         if not stories.on_own_cluster(here(), release, options.pytest, keep=options.keep and len(chosen) == 1, say=say)
     ]
-    if options.version == "all" and not options.pytest:
+    if options.version == "all" and options.containerd == versions.CONTAINERD and not options.pytest:
         stories.write_page(chosen)
     if failed:
         say(f"failed on {', '.join(failed)}")
@@ -171,7 +178,7 @@ def test(options: argparse.Namespace) -> int:
 
 
 def pin(options: argparse.Namespace) -> int:
-    for module in programs.needed_for(Release(options.version)):
+    for module in programs.needed_for(Release(options.version, options.containerd)):
         module.pin()
         say(f"pinned {module.name}")
     return 0

@@ -9,10 +9,10 @@ import pathlib
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from tools.realcluster import components, images, needs, pki, programs
+from tools.realcluster import bare_nodes, components, images, needs, pki, programs
 from tools.realcluster.node import ClusterError, Node, until
 from tools.realcluster.site import BOUND, NODE_NAME, Site
 from tools.realcluster.versions import Release
@@ -37,20 +37,26 @@ class Cluster:
         Raises:
             ClusterError: there is no cluster.
         """
-        version = self.site.facts().get("version")
-        if version is None:
+        facts = self.site.facts()
+        if not facts:
             raise ClusterError(f"no cluster in {self.site.root}; tools/cluster up starts one")
-        return Release(version)
+        return Release(facts["version"], facts["containerd"])
 
     # --- life ---------------------------------------------------------------------------------------------------------------------------
 
-    def up(self, release: Release) -> None:
+    def up(self, release: Release, *, nodes: int = 1) -> None:
         """Build what is not built, start everything, wait until pods can be created.
+
+        Args:
+            nodes: how many; all but the first have no kubelet (`bare_nodes`).
 
         Raises:
             Lacking: the machine lacks something.
-            ClusterError: a program did not become ready.
+            ClusterError: a program did not become ready, or a cluster of another directory runs.
         """
+        if others := self.node.others():
+            # They have the same mount points, which `down` removes, from under whoever else mounts there, and the same sysctls.
+            raise ClusterError(f"another cluster runs in {others[0]}; CLUSTER_DIR={others[0]} tools/cluster down ends it")
         needed = programs.needed_for(release)
         needs.check(needed, self._say)
         for module in needed:
@@ -59,12 +65,15 @@ class Cluster:
         started = time.monotonic()
         self.site.make()
         missing = [path for path in BOUND.values() if not pathlib.Path(path).exists()]
-        self.site.remember(version=release.version, sysctls=_read_sysctls(), mount_points=missing)
+        facts = {"version": release.version, "containerd": release.containerd, "nodes": nodes}
+        self.site.remember(**facts, sysctls=_read_sysctls(), mount_points=missing)
         pki.make(self.site.pki)
         images.write_busybox(self.site.root / "busybox.tar")
         self.start_all()
         self.load(self.site.root / "busybox.tar")
-        self._say(f"Kubernetes {release.version} is ready after {time.monotonic() - started:.1f} s")
+        if nodes > 1:
+            self._add_nodes(bare_nodes.documents(release, range(2, nodes + 1)))
+        self._say(f"Kubernetes {release} is ready after {time.monotonic() - started:.1f} s")
 
     def down(self) -> None:
         """Leave nothing: processes, mounts, network, cgroups, sysctls, files. Also of an `up` that was killed."""
@@ -98,6 +107,12 @@ class Cluster:
         account = ("get", "serviceaccount", "default", "-o", "name")
         self._await("the default ServiceAccount", lambda: self.kubectl(*account, check=False).returncode == 0, components.CONTROLLERS)
 
+    def _add_nodes(self, added: Sequence[dict[str, Any]]) -> None:
+        """Returns when pods can be scheduled to them."""
+        self.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": added}))
+        tainted = ("get", "nodes", "-o", "jsonpath={.items[*].spec.taints}")
+        self._await("nodes without taints", lambda: not self.kubectl(*tainted, check=False).stdout.strip(), components.CONTROLLERS)
+
     def _ready(self) -> bool:
         said = self.kubectl("get", "node", NODE_NAME, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}", check=False)
         return said.stdout == "True"
@@ -127,7 +142,7 @@ class Cluster:
         return [*self.node.enter("--net"), str(binary), f"--kubeconfig={self.site.kubeconfig()}", *arguments]
 
     def ctr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        binary = programs.containerd().directory / "ctr"
+        binary = programs.containerd(self.release.containerd).directory / "ctr"
         return self.node.inside(str(binary), "--address", components.CONTAINERD_SOCKET, "--namespace", "k8s.io", *arguments, check=check)
 
     def load(self, *archives: pathlib.Path) -> None:
@@ -142,7 +157,7 @@ class Cluster:
         running = self.node.order(list=True)
         nodes = self.kubectl("get", "nodes", "-o", "json", check=False)
         items = json.loads(nodes.stdout)["items"] if nodes.returncode == 0 else []
-        return {"version": self.release.version, "programs": running, "nodes": [item["metadata"]["name"] for item in items]}
+        return {"version": str(self.release), "programs": running, "nodes": [item["metadata"]["name"] for item in items]}
 
 
 def _read_sysctls() -> dict[str, str]:

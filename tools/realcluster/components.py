@@ -31,7 +31,7 @@ def all_of(release: Release, site: Site) -> dict[str, Component]:
     parts = [
         _etcd(site),
         Component(API_SERVER, [str(built / API_SERVER), *_api_server(release, site), *gates]),
-        _containerd(site),
+        _containerd(release, site),
         Component(CONTROLLERS, [str(built / CONTROLLERS), *_controllers(site), *gates]),
         Component(SCHEDULER, [str(built / SCHEDULER), *_client(site, SCHEDULER), "--leader-elect=false", *_FAST, *gates]),
         Component(KUBELET, [str(built / KUBELET), *_kubelet(release, site)]),
@@ -89,6 +89,7 @@ def _api_server(release: Release, site: Site) -> list[str]:
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
         f"--proxy-client-cert-file={pki}/front-proxy-client.crt",
         f"--proxy-client-key-file={pki}/front-proxy-client.key",
+        "--enable-aggregator-routing=true",  # webhooks are called at their pods' addresses: there is no kube-proxy for a Service's
         f"--runtime-config={release.runtime_config}",
     ]
 
@@ -101,6 +102,8 @@ def _controllers(site: Site) -> list[str]:
         "--use-service-account-credentials",
         "--leader-elect=false",
         *_FAST,
+        # Nobody speaks for the nodes that have no kubelet.
+        *(["--node-monitor-grace-period=1h"] if site.facts()["nodes"] > 1 else []),
     ]
 
 
@@ -148,8 +151,8 @@ def _kubelet(release: Release, site: Site) -> list[str]:
     ]
 
 
-def _containerd(site: Site) -> Component:
-    built = programs.containerd().directory
+def _containerd(release: Release, site: Site) -> Component:
+    built = programs.containerd(release.containerd).directory
     network = {
         "cniVersion": "0.4.0",
         "name": "ptp",
@@ -163,8 +166,12 @@ def _containerd(site: Site) -> Component:
     }
     (site.root / "cni" / "10-ptp.conflist").write_text(json.dumps(network))
     config = site.root / "config" / "containerd.toml"
-    config.write_text(
-        f"""\
+    config.write_text(_containerd_1_config(site) if release.containerd.startswith("1.") else _containerd_config(site))
+    return Component(CONTAINERD, [str(built / "containerd"), "--config", str(config)], {"PATH": f"{built}:{os.environ['PATH']}"})
+
+
+def _containerd_config(site: Site) -> str:
+    return f"""\
 version = 3
 oom_score = 0
 [plugins."io.containerd.cri.v1.images"]
@@ -185,5 +192,26 @@ oom_score = 0
       SystemdCgroup = false
       BinaryName = "{shutil.which("runc") or "runc"}"
 """
-    )
-    return Component(CONTAINERD, [str(built / "containerd"), "--config", str(config)], {"PATH": f"{built}:{os.environ['PATH']}"})
+
+
+def _containerd_1_config(site: Site) -> str:
+    """The same for containerd 1.7, where one section has it all."""
+    return f"""\
+version = 2
+oom_score = 0
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{images.BUSYBOX}"
+  restrict_oom_score_adj = true
+  enable_cdi = true
+  cdi_spec_dirs = ["/etc/cdi", "/var/run/cdi"]
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{site.root / "cni"}"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        SystemdCgroup = false
+        BinaryName = "{shutil.which("runc") or "runc"}"
+"""

@@ -70,6 +70,11 @@ class Node:
                 return pid
         return None
 
+    def others(self) -> list[str]:
+        """Directories of other clusters that run on this machine."""
+        found = {arguments[-2].decode() for _, arguments in _processes() if arguments[-3:-2] == [INIT.encode()]}
+        return sorted(found - {str(self.site.root)})
+
     def outside(self, pid: int) -> int | None:
         """Of a container's process, which the node counts as `pid`: the number that this side counts."""
         for directory in pathlib.Path("/proc").glob("[0-9]*"):

@@ -158,19 +158,26 @@ def etcd() -> Programs:
     return Programs(f"etcd-{versions.ETCD}", f"{module} v{versions.ETCD}", (module,))
 
 
-def containerd() -> Programs:
-    module = "github.com/containerd/containerd/v2"
+def containerd(version: str) -> Programs:
+    major = version.partition(".")[0]
+    module = "github.com/containerd/containerd" + (f"/v{major}" if major != "1" else "")
     names = ("containerd", "containerd-shim-runc-v2", "ctr")
     return Programs(
-        name=f"containerd-{versions.CONTAINERD}",
-        requirement=f"{module} v{versions.CONTAINERD}",
+        name=f"containerd-{version}",
+        requirement=f"{module} v{version}",
         packages=tuple(f"{module}/cmd/{name}" for name in names),
-        linker_flags=("-s", "-w", f"-X {module}/version.Version={versions.CONTAINERD}"),
+        linker_flags=("-s", "-w", f"-X {module}/version.Version={version}"),
         # Snapshotters that need C libraries.
         tags=("no_btrfs", "no_zfs", "no_devmapper"),
         minutes=2,
     )
 
 
+def helm() -> Programs:
+    module = "helm.sh/helm/v3"
+    flags = ("-s", "-w", f"-X {module}/internal/version.version=v{versions.HELM}")
+    return Programs(f"helm-{versions.HELM}", f"{module} v{versions.HELM}", (f"{module}/cmd/helm",), linker_flags=flags, minutes=2)
+
+
 def needed_for(release: Release) -> tuple[Programs, ...]:
-    return etcd(), containerd(), kubernetes(release)
+    return etcd(), containerd(release.containerd), kubernetes(release), helm()

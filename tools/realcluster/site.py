@@ -66,7 +66,11 @@ class Site:
         new.replace(self._record)
 
     def facts(self) -> dict[str, Any]:
-        """`version`: the release; `sysctls`: values from before; `mount_points`: directories made for it. Empty if there is no cluster."""
+        """What `up` was told and found, empty if there is no cluster.
+
+        `version`, `containerd`: the release; `nodes`: how many were asked for; `sysctls`: values from before; `mount_points`: directories
+        made for it.
+        """
         try:
             return json.loads(self._record.read_bytes())
         except FileNotFoundError:

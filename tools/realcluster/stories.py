@@ -21,7 +21,7 @@ from tools.realcluster.versions import Release
 ROOT: Final = pathlib.Path(__file__).parent.parent.parent
 STORIES: Final = ROOT / "tests" / "e2e"
 CONTRACTS: Final = tuple(ROOT / "tests" / "contracts" / name for name in ("test_api_server.py", "test_kubelet.py"))
-"""What simcluster's API server and kubelet promise too."""
+"""What simcluster's API server and kubelet promise too; they speak of slices, so no classic release is asked."""
 RESULTS: Final = ROOT / "build" / "e2e"
 IMAGE: Final = ROOT / "build" / "image" / "intel-gpu-dra-simulated.tar"
 PAGE: Final = ROOT / "docs" / "versions.md"
@@ -45,9 +45,10 @@ def on_own_cluster(cluster: Cluster, release: Release, arguments: Sequence[str],
             "KUBECTL": str(programs.kubernetes(release).directory / "kubectl"),
             "CLUSTER_DIR": str(cluster.site.root),
         }
-        passed = _pytest(cluster.node.enter("--net"), environment, [f"--junit-xml={result(release)}", *FAMILY, *arguments])
+        arguments = [f"--junit-xml={result(release)}", *FAMILY, *arguments]
+        passed = _pytest(cluster.node.enter("--net"), environment, stories_of(release), arguments)
         if not passed:
-            kept = RESULTS / f"logs-{release.version}"
+            kept = RESULTS / f"logs-{release}"
             shutil.copytree(cluster.site.root / "log", kept, dirs_exist_ok=True)
             say(f"the cluster's logs are in {kept}")
         return passed
@@ -56,17 +57,24 @@ def on_own_cluster(cluster: Cluster, release: Release, arguments: Sequence[str],
             cluster.down()
 
 
+def stories_of(release: Release) -> tuple[pathlib.Path, ...]:
+    rollout = sorted((STORIES / "rollout").glob("test_*.py"))  # last: they remove what the others have installed
+    if release.is_classic:
+        return (*sorted((STORIES / "classic").glob("test_*.py")), *rollout)
+    return (*sorted(STORIES.glob("test_*.py")), *sorted((STORIES / "controller").glob("test_*.py")), *CONTRACTS, *rollout)
+
+
 def on_existing_cluster(kubeconfig: pathlib.Path, pod_image: str, arguments: Sequence[str]) -> bool:
-    return _pytest([], {"KUBECONFIG": str(kubeconfig), "CLUSTER_POD_IMAGE": pod_image}, arguments)
+    return _pytest([], {"KUBECONFIG": str(kubeconfig), "CLUSTER_POD_IMAGE": pod_image}, (STORIES, *CONTRACTS), arguments)
 
 
-def _pytest(prefix: Sequence[str], environment: dict[str, str], arguments: Sequence[str]) -> bool:
-    command = [*prefix, sys.executable, "-m", "pytest", str(STORIES), *map(str, CONTRACTS), *arguments]
+def _pytest(prefix: Sequence[str], environment: dict[str, str], tests: Sequence[pathlib.Path], arguments: Sequence[str]) -> bool:
+    command = [*prefix, sys.executable, "-m", "pytest", *map(str, tests), *arguments]
     return subprocess.run(command, check=False, cwd=ROOT, env=os.environ | environment | {"CLUSTER_E2E": "1"}).returncode == 0
 
 
 def result(release: Release) -> pathlib.Path:
-    return RESULTS / f"{release.version}.xml"
+    return RESULTS / f"{release}.xml"
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------------------------
@@ -88,7 +96,7 @@ class Cell:
 
 
 def write_page(releases: Sequence[Release]) -> None:
-    """Release × story into docs/versions.md, between its two marks.
+    """Release × story into docs/versions.md, between its two marks: a table for each way of allocating.
 
     Raises:
         OSError: there is no result of one of the releases.
@@ -96,10 +104,13 @@ def write_page(releases: Sequence[Release]) -> None:
     page = PAGE.read_text()
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}{table(releases)}{END}{after}")
+    kinds = ([release for release in releases if release.is_classic is classic] for classic in (False, True))
+    tables = "\n".join(table(kind) for kind in kinds if kind)
+    PAGE.write_text(f"{before}{BEGIN}{tables}{END}{after}")
 
 
 def table(releases: Sequence[Release]) -> str:
+    """Of releases with the same stories."""
     found = {release.version: read(result(release).read_text()) for release in releases}
     versions = sorted(found, key=lambda version: [int(part) for part in version.split(".")])
     lines = [
@@ -109,8 +120,9 @@ def table(releases: Sequence[Release]) -> str:
         f"|---|{'---|' * len(versions)}",
     ]
     reasons: dict[str, list[str]] = {}
-    for path in (*sorted(STORIES.glob("test_*.py")), *CONTRACTS):
-        cells = {version: found[version][path.stem] for version in versions if path.stem in found[version]}
+    for path in stories_of(releases[0]):
+        key = f"{path.parent.name}.{path.stem}"
+        cells = {version: found[version][key] for version in versions if key in found[version]}
         lines.append(f"| {title(path)} | {' | '.join(str(cells.get(version, 'not run')) for version in versions)} |")
         for version, cell in cells.items():
             for reason in cell.skipped:
@@ -127,10 +139,10 @@ def title(path: pathlib.Path) -> str:
 
 
 def read(junit: str) -> dict[str, Cell]:
-    """pytest's JUnit XML -> module -> what became of its tests."""
+    """pytest's JUnit XML -> `folder.module` -> what became of its tests."""
     cells: dict[str, Cell] = {}
     for case in ElementTree.fromstring(junit).iter("testcase"):
-        cell = cells.setdefault(case.attrib["classname"].rpartition(".")[2], Cell())
+        cell = cells.setdefault(".".join(case.attrib["classname"].split(".")[-2:]), Cell())
         skipped = case.find("skipped")
         if skipped is not None:
             reason = skipped.attrib["message"]
