@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from dra import opaque_config, settings
+from dra import controller_settings, opaque_config, settings
+from dra.controller_settings import ControllerConfiguration
 from dra.names import API_VERSION
 from dra.opaque_config import GpuConfig
 from dra.settings import NodePluginConfiguration
@@ -32,6 +34,13 @@ Durations are written as Kubernetes does: `500ms`, `10s`, `1m30s`, `2h`. Plain w
 address needs no quotes. Keys said twice, aliases and tags are refused.
 """
 
+CONTROLLER = """
+## ControllerConfiguration
+
+The controller's file, given with `--config`, under the same rules; `gpu-controller plan --config FILE` checks one. The
+[JSON schema](controller-configuration.schema.json) lets editors check it.
+"""
+
 CONFIG = f"""
 ## {opaque_config.KIND}
 
@@ -49,23 +58,26 @@ def page() -> str:
         + "\nA whole file, with every field set:\n\n"
         + _fenced(_example(settings.NODE_KIND, own))
     )
+    of_controller = fields.of(ControllerConfiguration)
+    text += CONTROLLER + "\n" + _table(of_controller, reloadable=True, needs_restart=controller_settings.NEEDS_RESTART)
+    text += "\nA whole file:\n\n" + _fenced(_example("ControllerConfiguration", of_controller))
     config = fields.of(GpuConfig)
     for_a_vm = [field for field in config if field.name != "monitor"]  # a claim may not have both
     return text + CONFIG + "\n" + _table(config, reloadable=False) + "\n" + _fenced(_example(opaque_config.KIND, for_a_vm))
 
 
-def _table(rows: list[Field], *, reloadable: bool) -> str:
+def _table(rows: list[Field], *, reloadable: bool, needs_restart: Mapping[str, str] = NEEDS_RESTART) -> str:
     heads = ["field", "type", "default", "example", *(["takes effect"] if reloadable else []), "meaning"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for field in rows:
         default = "" if field.default in (msgspec.UNSET, None) else _code(field.default)
         cells = [f"`{field.name}`", field.type, default, _code(field.example)]
-        lines.append(f"| {' | '.join([*cells, *([_effect(field)] if reloadable else []), field.text])} |")
+        lines.append(f"| {' | '.join([*cells, *([_effect(field, needs_restart)] if reloadable else []), field.text])} |")
     return "\n".join(lines) + "\n"
 
 
-def _effect(field: Field) -> str:
-    if (why := NEEDS_RESTART.get(field.name)) is not None:
+def _effect(field: Field, needs_restart: Mapping[str, str]) -> str:
+    if (why := needs_restart.get(field.name)) is not None:
         return f"restart: {why}"
     if field.name.startswith("sriov."):
         return "at once on cards that are free, on others when they are released"
