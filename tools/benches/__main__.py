@@ -17,10 +17,12 @@ from tools.realcluster import programs, stories
 from tools.realcluster.cluster import Cluster
 from tools.realcluster.needs import Lacking
 from tools.realcluster.site import Site
-from tools.realcluster.versions import PROVEN, Release
+from tools.realcluster.versions import CLASSIC, PROVEN, Release
 
 V1_MINOR = 34
 """The bench writes claims of resource.k8s.io/v1."""
+CLASSIC_NODES = 100
+"""Without kubelets, for the controller and the scheduler."""
 INSIDE = "BENCH_CLUSTER"
 """Set for the process that runs in the cluster's network: the release."""
 
@@ -49,10 +51,13 @@ def main() -> int:
 
 def parser() -> argparse.ArgumentParser:
     names = ", ".join(GROUPS)
-    made = argparse.ArgumentParser(prog="tools/bench", description=f"Measure the shipped daemon. Groups: {names}; and pod, with --cluster.")
+    made = argparse.ArgumentParser(
+        prog="tools/bench",
+        description=f"Measure the shipped daemon. Groups: {names}; with --cluster pod too, and on classic releases pods alone.",
+    )
     made.add_argument("names", nargs="*", metavar="NAME", help="groups to measure (default: all)")
     made.add_argument("--json", metavar="FILE", help="write the figures there as well")
-    fitting = [version for version in PROVEN if Release(version).minor >= V1_MINOR]
+    fitting = [version for version in (*PROVEN, *CLASSIC) if Release(version).minor >= V1_MINOR or Release(version).is_classic]
     made.add_argument(
         "--cluster",
         choices=fitting,
@@ -65,6 +70,10 @@ def parser() -> argparse.ArgumentParser:
 def groups() -> dict[str, Callable[[], list[Figure]]]:
     if INSIDE not in os.environ:
         return GROUPS
+    if Release(os.environ[INSIDE]).is_classic:
+        from tools.benches.classic_pods import classic_pods
+
+        return {"pods": classic_pods}
     from tools.benches.pods import pod
 
     return {**GROUPS, "pod": pod}
@@ -74,10 +83,13 @@ def on_cluster(options: argparse.Namespace) -> int:
     """The same command inside a cluster's network."""
     release = Release(options.cluster)
     cluster = Cluster(Site(), say)
-    stories.build_image()
     try:
-        cluster.up(release)
-        cluster.load(stories.IMAGE)
+        if release.is_classic:
+            cluster.up(release, nodes=1 + CLASSIC_NODES)
+        else:
+            stories.build_image()
+            cluster.up(release)
+            cluster.load(stories.IMAGE)
         command = [*cluster.node.enter("--net"), sys.executable, "-m", "tools.benches", *options.names]
         command += ["--json", str(Path(options.json).absolute())] if options.json else []
         kubectl = str(programs.kubernetes(release).directory / "kubectl")

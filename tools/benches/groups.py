@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.benches import cards
+from tools.benches.allocation import allocation
 from tools.benches.figures import Figure, median, percentile
 from tools.benches.world import NODE, ROOT, SLICES, Kubelet, World, world
 
@@ -20,7 +21,8 @@ ONE_BY_ONE = 300
 BURSTS = 9
 BURST = 64
 HOTPLUGS = 20
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 60.0
+"""Two of the periods in which GPUs' files are read."""
 
 
 def simulated(machine: str) -> tuple[str, ...]:
@@ -157,10 +159,11 @@ def idle() -> list[Figure]:
         before = here.cpu_seconds()
         time.sleep(IDLE_SECONDS)
         used = 1000 * (here.cpu_seconds() - before) / IDLE_SECONDS
-    return [Figure("idle.cpu", used, "ms/s", 1, "tools/bench idle", 1.0)]
+    return [Figure("idle.cpu", used, "ms/s", 1, "tools/bench idle", 2.0)]
 
 
 GROUPS: dict[str, Callable[[], list[Figure]]] = {
     "memory": memory, "start": start, "prepare": prepare, "burst": burst, "hotplug": hotplug, "idle": idle,
+    "allocation": allocation,
     "carve": cards.carve, "switch": cards.switch, "publish": cards.publish,
 }  # fmt: skip

@@ -9,6 +9,8 @@ from tools.demonstration.stage import NotAsExpected, Stage, wait_for
 from tools.demonstration.telling import HEAD, begin, chapter, end, expect, in_use, running, say, show
 
 MACHINE = "tools/machines/server-4x-b60.json"
+STAGE = Stage
+RELEASE = "1.37"
 NEW_CARD = "0000:fe:00.0"
 
 

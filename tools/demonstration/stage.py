@@ -24,12 +24,17 @@ MOUNTED = "SIM_SOCKET"
 T = TypeVar("T")
 
 
+Staged = TypeVar("Staged", bound="Stage")
+
+
 class NotAsExpected(Exception):
     """The story did not happen."""
 
 
 class Stage:
     """Everything below one directory; `close` ends the processes that were started here and nothing else."""
+
+    nodes: tuple[str, ...] = (NODE,)
 
     def __init__(self, directory: Path, machine: str) -> None:
         self.directory = directory
@@ -48,7 +53,9 @@ class Stage:
         return self.kubelet_root / "plugins" / DRIVER
 
     def start_control_plane(self, kubernetes: str) -> None:
-        command = [sys.executable, "-m", "tools.simcluster", "--root", str(self.directory), "--kubernetes", kubernetes, "--node", NODE]
+        command = [sys.executable, "-m", "tools.simcluster", "--root", str(self.directory), "--kubernetes", kubernetes]
+        for node in self.nodes:
+            command += ["--node", node]
         command += ["--retry-seconds", "3"]  # the real kubelet takes some 80 s, which nobody wants to watch
         log = self.directory / "control-plane.log"
         with log.open("wb") as out:
@@ -56,7 +63,7 @@ class Stage:
         self.kubeconfig = str(self.directory / "kubeconfig")
         line = wait_for("the control plane", lambda: next((line for line in log.read_text().splitlines() if " at http" in line), None))
         self.url = line.rpartition(" at ")[2]
-        wait_for("the Node object", lambda: self.api("GET", f"/api/v1/nodes/{NODE}"))
+        wait_for("the Node objects", lambda: all(self.api("GET", f"/api/v1/nodes/{node}") for node in self.nodes) or None)
 
     def start_plugin(self) -> None:
         # In `tools/lab run` the machine is mounted, and the plugin finds it by the environment.
@@ -169,8 +176,8 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = 20) -> T:
 
 
 @contextlib.contextmanager
-def on_stage(directory: Path, machine: str) -> Iterator[Stage]:
-    stage = Stage(directory, machine)
+def on_stage(kind: type[Staged], directory: Path, machine: str) -> Iterator[Staged]:
+    stage = kind(directory, machine)
     try:
         yield stage
     finally:

@@ -15,6 +15,8 @@ MACHINES = {
 }
 """Machine -> what is cut on it, by which profile, into how many."""
 MACHINE = next(iter(MACHINES))
+STAGE = Stage
+RELEASE = "1.37"
 
 
 def tell(stage: Stage, options: argparse.Namespace) -> None:
