@@ -28,7 +28,7 @@ DECOMMISSIONING: Final = "Decommissioning"
 DECOMMISSIONED: Final = "Decommissioned"
 """Nothing of the driver's is left on the node."""
 DECOMMISSION_FAILED: Final = "DecommissionFailed"
-"""A file could not be removed; it is tried again."""
+"""A file could not be removed, or not be written again on the way back; it is tried again."""
 BACK_IN_SERVICE: Final = "BackInService"
 """The setting was taken back."""
 REASONS: Final = (DECOMMISSIONING, DECOMMISSIONED, DECOMMISSION_FAILED, BACK_IN_SERVICE)

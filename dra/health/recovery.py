@@ -24,6 +24,8 @@ Mode = Literal["off", "rebind", "bus-reset"]
 """The most invasive way that is allowed."""
 
 DAY_SECONDS: Final = 86400.0
+APART_SECONDS: Final = 3600.0
+"""Between two tries of the same way: what is in its way now, say VFs that somebody else made, seldom goes within minutes."""
 ALLOWED: Final[dict[Mode, tuple[Method, ...]]] = {"off": (), "rebind": ("rebind",), "bus-reset": ("rebind", "bus-reset")}
 
 
@@ -61,8 +63,11 @@ def due(
         return None, "it shows the console of the node"
     today = [each for each in mine if 0 <= now - each.at < DAY_SECONDS]
     if len(today) >= per_day:
-        return None, f"it was tried {len(today)} times within a day"
-    return ways[min(len(today), len(ways) - 1)], ""
+        return None, f"it was tried {len(today)} of {per_day} times within a day"
+    way = ways[min(len(today), len(ways) - 1)]
+    if today and today[-1].method == way and now - today[-1].at < APART_SECONDS:
+        return None, f"{way} was tried within the last hour"
+    return way, ""
 
 
 def kept(attempts: Sequence[Attempt], now: float) -> tuple[Attempt, ...]:

@@ -166,7 +166,9 @@ MEANINGS: Final[Mapping[Reason, Meaning]] = {
     "SettingsInvalid": _node("A changed settings file cannot be used; what was in force stays."),
     "SettingsUnchanged": _node("The settings file says again what is in force.", warning=False),
     "Decommissioning": _node("The driver is to be removed, and waits for what is still in use.", warning=False),
-    "DecommissionFailed": _node("Files of a driver that is to be removed cannot be removed yet."),
+    "DecommissionFailed": _node(
+        "Files of a driver that is to be removed cannot be removed yet; or, where that was called off, not be written again yet."
+    ),
     "Decommissioned": _node("The driver is to be removed and has left nothing on the node.", warning=False),
     "BackInService": _node("The driver is not to be removed any more: its GPUs are offered again.", warning=False),
     "SlicesMissing": _cluster("The plugin is meant to run on a node and publishes nothing.", On.NODE),

@@ -19,7 +19,7 @@ from dra.card_facts import CardFacts
 from dra.card_steps import Situation, Step
 from dra.carvings import Carving, Uncarve
 from dra.classic import handle
-from dra.devices import Gpu, Inventory
+from dra.devices import Gpu, Inventory, State
 from dra.discovery import PCI_DEVICES
 from dra.errors import DriverError, HardwareFault, NotYet
 from dra.health.recovery import Method
@@ -48,7 +48,7 @@ LOOK_SECONDS: Final = 1.0
 """A look without an event, while something is waited for: events can be lost, and nobody listens any more when the program is stopping."""
 
 SEEN_SECONDS: Final = 3.0
-"""For the inventory to have seen that VFs are gone. It looks within 0.1 s of the event, and again after LOOK_SECONDS if that was lost; when
+"""For the inventory to have seen that VFs are gone, or that a card was bound anew. It looks within 0.1 s of the event, and again after LOOK_SECONDS if that was lost; when
 the program is stopping nobody looks, and nothing is offered any more either."""
 
 
@@ -129,6 +129,10 @@ class CardOwner:
             await self._rebinder.recover(self.bdf, method)
         except DriverError as refused:
             faults[self.bdf] = refused
+        # An inventory that still calls it wedged would have it tried once more, with the next way, which is more invasive.
+        with trio.move_on_after(SEEN_SECONDS):
+            while (gpu := self._inventory.value.by_bdf().get(self.bdf)) is not None and gpu.state is State.WEDGED:
+                await self._change()
 
     async def _confirm_idle(self) -> None:
         def decide(ledger: Ledger) -> list[Change]:

@@ -62,6 +62,7 @@ class Decommissioner:
             stage: UNDECIDED at a start with the setting, else IN_SERVICE.
             checkpoint: the directory where another driver may have left its claims.
             forget: has everybody who writes small files of their own remove them and write none, until `keep` is called; raises OSError.
+            keep: has them write again; raises OSError.
             gone: whether there is nothing on the bus at an address.
         """
         self._wanted, self._stage, self._journal, self._inventory = wanted, stage, journal, inventory
@@ -82,8 +83,7 @@ class Decommissioner:
     async def _look(self) -> bool:
         """Whether nothing more can be done until something changes."""
         if not self._wanted.value:
-            await self._return()
-            return True
+            return await self._return()
         if self._stage.value is Stage.IN_SERVICE:
             self._stage.set(Stage.DRAINING)
         left = decommissioning.awaited(self._journal.ledger.value, self._inventory.value.by_bdf(), self._gone)
@@ -106,12 +106,19 @@ class Decommissioner:
         self._tell(Weight.NORMAL, decommissioning.DECOMMISSIONED, text)
         return True
 
-    async def _return(self) -> None:
+    async def _return(self) -> bool:
+        """Whether the node is in service: not before what was removed can be written again, as a journal could not be either."""
         if self._stage.value is Stage.IN_SERVICE:
-            return
+            return True
+        try:
+            await self._keep()
+        except OSError as error:
+            what = f"the node cannot go back into service yet: {error.filename}: {error.strerror}; make it writable"
+            self._tell(Weight.WARNING, decommissioning.DECOMMISSION_FAILED, what)
+            return False
         self._stage.set(Stage.IN_SERVICE)
-        await self._keep()
         self._tell(Weight.NORMAL, decommissioning.BACK_IN_SERVICE, "the driver is not to be removed any more: its GPUs are offered again")
+        return True
 
     def _last_changes(self, ledger: Ledger) -> list[Change]:
         return decommissioning.last_changes(ledger, self._inventory.value.by_bdf(), self._gone)

@@ -186,10 +186,9 @@ class Journal:
                     if request.sweep is not None and request.error is None:
                         self._erase(request, request.sweep, after)
         except OSError as error:
-            failure = f"cannot write the journal ({error.filename}): {error.strerror}; free space or make it writable"
-            log.error("%s", failure)
+            failure = _unwritable(error)
             for request in group:
-                request.error = request.error or JournalUnwritable(failure)
+                request.error = request.error or failure
             return ledger, 0
         return after, len(data)
 
@@ -204,10 +203,14 @@ class Journal:
                 reason="JournalInUse",
             )
             return
-        sweep()
-        # The journal itself last: where its predecessor alone is left, that is what the next life believes.
-        for name in (journal.PREVIOUS, journal.PARKED, journal.FILE):
-            self._state.remove(name)
+        try:
+            sweep()
+            # The journal itself last: where its predecessor alone is left, that is what the next life believes.
+            for name in (journal.PREVIOUS, journal.PARKED, journal.FILE):
+                self._state.remove(name)
+        except OSError as error:  # of this request alone: what others of its group decided is written
+            request.error = _unwritable(error)
+            return
         self._stamp, self._lines, self._torn = None, 0, False
 
     def _append(self, data: bytes) -> None:
@@ -238,6 +241,12 @@ class Journal:
             self._state.replace(journal.PARKED, journal.parked_lines(parked, self._boot_id))
         else:
             self._state.remove(journal.PARKED)
+
+
+def _unwritable(error: OSError) -> JournalUnwritable:
+    failure = JournalUnwritable(f"cannot write the journal ({error.filename}): {error.strerror}; free space or make it writable")
+    log.error("%s", failure)
+    return failure
 
 
 _DEAD_WEIGHT: Final = 4

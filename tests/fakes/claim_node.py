@@ -13,7 +13,7 @@ import trio
 
 from dra import decommissioning, discovery, slices
 from dra.decommissioning import Stage
-from dra.devices import DeviceNode, Gpu, Inventory
+from dra.devices import DeviceNode, Gpu, Inventory, State
 from dra.errors import DriverError
 from dra.health.recovery import Method
 from dra.kernel_tree import KernelTree
@@ -69,10 +69,6 @@ async def in_place(work: Callable[[], T], /) -> T:
     """RunBlocking without a thread: memory does not block, and virtual time stands still meanwhile."""
     await trio.lowlevel.checkpoint()
     return work()
-
-
-async def in_place_nothing() -> None:
-    await trio.lowlevel.checkpoint()
 
 
 class Blocks(Exception):
@@ -133,6 +129,7 @@ class ClaimNode:
         self.name = name
         self.kernel = kernel
         self._asked = trio.Event()
+        self._wedged: dict[Bdf, str] = {}
         self.disks = disks or Disks()
         self.power = power or Power()
         self.state = MemoryStateDir(self.disks.state, self.power)
@@ -145,6 +142,8 @@ class ClaimNode:
         self.recoveries: Latest[Mapping[Bdf, Method]] = Latest({})
         self.recovered: list[tuple[Bdf, str | None]] = []
         """(address, why not) of every attempt."""
+        self.states_after: list[State] = []
+        """What the inventory said of the card by then."""
         self.steps: list[tuple[str, str]] = []
         """(address, step) of every step of a card."""
         self.findings: list[tuple[str, str | None, str]] = []
@@ -221,7 +220,7 @@ class ClaimNode:
             cdi_dir=self.cdi,
             metadata_dir=self.metadata,
             forget=self._forget,
-            keep=in_place_nothing,
+            keep=self._keep,
             say=lambda _weight, reason, text: self.said.append((reason, text)),
         )
 
@@ -278,26 +277,38 @@ class ClaimNode:
         await trio.lowlevel.checkpoint()
         self.state.remove("health")
 
+    async def _keep(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.state.replace("health", b"{}")
+
     def rescan(self) -> None:
         self._asked.set()
 
     def _recovered(self, bdf: Bdf, fault: DriverError | None) -> None:
         self.recovered.append((bdf, None if fault is None else str(fault)))
+        self.states_after.append(self.inventory.value.by_bdf()[bdf].state)
         self.recoveries.set({})
 
     async def _scan(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """As the inventory's keeper does: it is behind the kernel by as long as it waits for the end of a burst."""
         assert self.kernel is not None
-        leave = self.kernel.subscribe(lambda *_event: self._asked.set(), lambda _why: self._asked.set())
+        leave = self.kernel.subscribe(self._event, lambda _why: self._asked.set())
         try:
             task_status.started()
             while True:
                 await self._asked.wait()
                 self._asked = trio.Event()
                 await trio.sleep(BURST_QUIET_SECONDS)
-                self.inventory.set(discovery.scan(self.kernel))
+                self.inventory.set(discovery.scan(self.kernel, wedged=self._wedged))
         finally:
             leave()
+
+    def _event(self, action: str, subsystem: str, path: str, properties: Mapping[str, str]) -> None:
+        if "WEDGED" in properties:  # of /devices/pci.../0000:18:00.0/drm/card1
+            self._wedged[Bdf(path.split("/")[-3])] = properties["WEDGED"]
+        elif subsystem == "pci" and action in ("bind", "unbind"):
+            self._wedged.pop(Bdf(path.rpartition("/")[2]), None)
+        self._asked.set()
 
     async def prepare(self, uid: str, *, deadline_seconds: float = 45) -> PreparedReply | str:
         return (await self.desk.prepare([self.ref(uid)], deadline_seconds))[ClaimUid(uid)]

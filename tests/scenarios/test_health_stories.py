@@ -161,6 +161,7 @@ async def test_an_idle_wedged_card_is_bound_anew_if_it_is_so_set() -> None:
         await here.start()
         await tainted(here)
         await here.simulate(op="wedge", bdf=CARD)
+        await tainted(here, "wedged")
         await said(here, "GPURecovered")
         await tainted(here)
         await on_the_card(here, "a")

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from dra import discovery
 from dra.carvings import Carving
+from dra.devices import State
 from dra.names import Bdf, ClaimUid
 from dra.sim_kernel.kernel import SimKernel
 from dra.sriov_settings import Sriov
@@ -267,9 +268,12 @@ async def test_a_wedged_card_is_bound_anew_when_nobody_uses_it_and_its_vfs_are_t
             await node.inventory.wait_newer(node.inventory.version)
         await trio.sleep(1)
         machine.wedge(FLEX)
+        while node.inventory.value.by_bdf()[FLEX].state is not State.WEDGED:
+            await node.inventory.wait_newer(node.inventory.version)
         node.recoveries.set({FLEX: "rebind"})
         await trio.sleep(10)
         assert node.recovered == [(FLEX, None)]
+        assert node.states_after == [State.HEALTHY], "or it would be tried again at once"
         steps = [step for bdf, step in node.steps if bdf == FLEX]
         assert steps[3:] == ["RemoveVfs", "Provision", "Remember", "Unbind", "Probe", "Remember", "Provision", "MakeVfs"]
         assert vfs(machine, FLEX) == 4

@@ -74,6 +74,18 @@ async def test_new_claims_are_refused_and_known_ones_are_answered(autojump_clock
         assert "journal" in node.disks.state
 
 
+async def test_a_node_goes_back_into_service_when_its_files_can_be_written_again(autojump_clock: MockClock) -> None:
+    async with ClaimNode(ClaimServer(), gpu(1), decommission=True).running() as node:
+        await until(lambda: node.stage.value is Stage.CLEAN)
+        node.state.fail = lambda operation, _name: errno.EROFS if operation == "replace" else None
+        node.set_decommission(False)
+        await until(lambda: node.said[-1][0] == "DecommissionFailed")
+        assert "cannot go back into service yet" in node.said[-1][1] and node.stage.value is Stage.CLEAN
+        node.state.fail = lambda _operation, _name: None
+        await until(lambda: node.said[-1][0] == "BackInService")
+        assert node.stage.value is Stage.IN_SERVICE
+
+
 async def test_a_claim_on_its_way_when_the_setting_comes_is_refused_at_the_journal(autojump_clock: MockClock) -> None:
     card = gpu(1)
     claims = ClaimServer(claim("a", card.name))

@@ -196,6 +196,26 @@ async def test_a_line_that_tells_nothing_is_evidence_and_keeps_the_journal(nurse
     assert swept == [1] and state.files == {}
 
 
+async def test_what_shares_a_write_with_a_failed_erasure_is_known(nursery: trio.Nursery) -> None:
+    state = MemoryStateDir()
+    writer = opened(state)
+
+    def sweep() -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "/var/run/cdi")
+
+    async def erase() -> None:
+        with pytest.raises(JournalUnwritable, match="/var/run/cdi"):
+            await writer.erase(lambda ledger: [Forget(ClaimUid("a"))], sweep)
+
+    async with trio.open_nursery() as callers:
+        callers.start_soon(writer.commit, lambda ledger: put("a"))
+        await trio.testing.wait_all_tasks_blocked()
+        callers.start_soon(erase)
+        await trio.testing.wait_all_tasks_blocked()
+        await nursery.start(writer.run)
+    assert writer.ledger.value == journal.read(state.files[journal.FILE]).ledger == Ledger()
+
+
 def test_an_erasure_that_is_cut_short_brings_nothing_back() -> None:
     before = journal.snapshot(Ledger().apply(put("old")))
     now = b"".join(journal.line(change) for change in (*put("old"), Forget(ClaimUid("old"))))
