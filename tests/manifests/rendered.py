@@ -61,27 +61,29 @@ def render_overlay(directory: pathlib.Path, resources: str, *components: str, na
 
 
 @functools.cache
-def template(kubernetes: str, values: str = "{}", namespace: str = "intel-gpu-dra", *, served: tuple[str, ...] = ()) -> list[Doc]:
+def template(
+    kubernetes: str, values: str = "{}", namespace: str = "intel-gpu-dra", *, served: tuple[str, ...] = (), release: str = "test"
+) -> list[Doc]:
     """What the chart brings to a Kubernetes of that release.
 
     Args:
         values: JSON.
         served: API versions that the cluster has beside its own, like cert-manager.io/v1.
     """
-    done = helm_template(kubernetes, json.loads(values), namespace, served=served)
+    done = helm_template(kubernetes, json.loads(values), namespace, served=served, release=release)
     assert done.returncode == 0, done.stderr
     return [doc for doc in yaml.safe_load_all(done.stdout) if doc]
 
 
 def helm_template(
-    kubernetes: str, values: Doc, namespace: str = "intel-gpu-dra", *, served: tuple[str, ...] = ()
+    kubernetes: str, values: Doc, namespace: str = "intel-gpu-dra", *, served: tuple[str, ...] = (), release: str = "test"
 ) -> subprocess.CompletedProcess[str]:
     """Skips where there is no helm."""
     found = helm()
     if found is None:
         pytest.skip("there is no helm: `tools/cluster build` makes one")
     versions = [word for each in served for word in ("--api-versions", each)]
-    command = [found, "template", "test", CHART, "--namespace", namespace, "--kube-version", kubernetes, "--values", "-", *versions]
+    command = [found, "template", release, CHART, "--namespace", namespace, "--kube-version", kubernetes, "--values", "-", *versions]
     return subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, timeout=60)
 
 

@@ -226,6 +226,27 @@ def test_what_cannot_be_is_said_in_words(kubernetes: str, values: dict[str, Any]
     assert said in done.stderr
 
 
+def leaves(values: Any, *path: str) -> list[tuple[str, ...]]:
+    inner = [each for name, value in values.items() for each in leaves(value, *path, name)] if isinstance(values, dict) else []
+    return [*inner, path] if path else inner
+
+
+@pytest.mark.parametrize("path", leaves(yaml.safe_load((CHART / "values.yaml").read_text())), ids=".".join)
+def test_a_value_that_is_taken_away_is_done_without_or_asked_for(path: tuple[str, ...]) -> None:
+    """`--set name=null` takes a default away."""
+    values: Any = None
+    for name in reversed(path):
+        values = {name: values}
+    done = helm_template("1.37.2", values)
+    assert done.returncode == 0 or "don't meet the specifications of the schema" in done.stderr, done.stderr
+
+
+def test_names_that_look_like_numbers_are_names() -> None:
+    docs = template("1.37.2", json.dumps({**WATCHED, "webhook": {"enabled": True}}), "123", release="456")
+    assert {doc["metadata"].get("namespace", "123") for doc in docs} == {"123"}
+    assert {doc["metadata"]["labels"]["app.kubernetes.io/instance"] for doc in docs} == {"456"}
+
+
 def test_helm_has_nothing_to_complain_of() -> None:
     found = rendered.helm()
     if found is None:

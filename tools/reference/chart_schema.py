@@ -29,8 +29,10 @@ LOG_FORMAT: Final[Schema] = {"enum": ["text", "json"]}
 
 
 def fields(**properties: Schema) -> Schema:
-    """An object with these and no others."""
-    return {"type": "object", "additionalProperties": False, "properties": properties}
+    """An object with these and no others. A null takes a default away (`--set name=null`), which does for a list or a free map; without
+    what is required here, templates could not say what is wrong."""
+    required = [name for name, each in properties.items() if each is BOOL or "properties" in each or "pattern" in each]
+    return {"type": "object", "additionalProperties": False, "properties": properties, "required": required}
 
 
 def chart() -> bytes:

@@ -39,9 +39,12 @@ v1beta1
 {{- if kindIs "invalid" .Values.cleanup.enabled | ternary $helm .Values.cleanup.enabled }}true{{ end -}}
 {{- end }}
 
-{{/* Version of resource.k8s.io that classes are written in. */}}
+{{/* Version of resource.k8s.io that classes are written in: the newest that is served. Up to 1.33 none is unless it is switched on. */}}
 {{- define "driver.resourceApi" -}}
-{{- get (dict "28" "v1alpha2" "29" "v1alpha2" "30" "v1alpha2" "31" "v1alpha3" "32" "v1beta1" "33" "v1beta2") (include "driver.minor" .) | default "v1" -}}
+{{- $versions := get (dict "31" "v1alpha3" "32" "v1beta1 v1alpha3" "33" "v1beta2 v1beta1") (include "driver.minor" .) | default "v1" | splitList " " -}}
+{{- $served := list -}}
+{{- range $versions }}{{ if $.Capabilities.APIVersions.Has (printf "resource.k8s.io/%s" .) }}{{ $served = append $served . }}{{ end }}{{ end -}}
+{{- concat $served $versions | first -}}
 {{- end }}
 
 {{/* Cluster-wide names differ between the two kinds of DRA, as their rights do. */}}
@@ -52,7 +55,7 @@ intel-gpu-dra{{ if include "driver.classic" . }}-classic{{ end }}
 {{- define "driver.labels" -}}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 
