@@ -7,6 +7,7 @@ from typing import Final
 
 from dra import kubernetes_releases, semver
 from dra.classic.names import heartbeat_name
+from dra.explaining import removal
 from dra.explaining.checks import RESTARTS, Finding, Verdict, is_ready, pods_of
 from dra.explaining.cluster import Cluster, Json, key_of
 from dra.explaining.gpus import Node
@@ -94,7 +95,10 @@ def _kubelet(cluster: Cluster, name: str, version: str) -> Finding:
         return Finding(Verdict.UNKNOWN, "kubelet", name, f"calls itself {version!r}")
     if release < kubernetes_releases.OLDEST:
         return Finding(Verdict.PROBLEM, "kubelet", name, f"{version} is older than the driver is for", "upgrade it to 1.28 or newer")
-    if (release >= (1, 31)) is cluster.is_classic or release > server:
+    if release > server:
+        seen = f"{version} is newer than the API server, {cluster.version}"
+        return Finding(Verdict.PROBLEM, "kubelet", name, seen, "upgrade the control plane first: Kubernetes does not support this")
+    if (release >= (1, 31)) is cluster.is_classic:
         seen = f"{version} and an API server {cluster.version} do not speak the same DRA"
         return Finding(Verdict.PROBLEM, "kubelet", name, seen, "bring both to 1.30 or before, or to 1.31 and later")
     if release[1] < server[1] - OLDER_KUBELETS:
@@ -148,7 +152,11 @@ def _plugin(name: str, plugins: list[Json], readiness: Mapping[str, str]) -> Ite
 
 def _gpus(cluster: Cluster, name: str, plugins: list[Json], gpus: Node | None) -> Iterator[Finding]:
     unread = any(plural in cluster.unread for plural in ("resourceslices", "gpuallocationstates"))
-    if gpus is None:
+    if (gpus is None or not gpus.cards) and (sentence := removal.leaving(cluster, name)):
+        seen = f"the driver is being removed from here, and offers nothing: {sentence}"
+        yield Finding(Verdict.PROBLEM, "GPUs", name, seen, "take decommission out of the plugin's settings, or go on: docs/uninstalling.md")
+        return
+    if gpus is None or not (gpus.cards or gpus.problem):
         if not unread and any(map(is_ready, plugins)):
             cure = "kubectl exec into its pod: gpu-node-plugin discover"
             yield Finding(Verdict.WARNING, "GPUs", name, "nothing is published: no GPU, or none that settings offer", cure)

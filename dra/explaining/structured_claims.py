@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dra.explaining import happenings, slice_gpus
+from dra.explaining import happenings, removal, slice_gpus
 from dra.explaining.cluster import Cluster, Json
 from dra.explaining.requests import Requests, node_names
 from dra.explaining.verdicts import Cause, ClaimVerdict, NodeVerdict, RequestVerdict, State
@@ -40,7 +40,7 @@ def explain(
         )
     if (claim.get("status") or {}).get("allocation"):
         return _allocated(cluster, made, claim, pod)
-    return _pending(requests, made, claim, pod, beside)
+    return _pending(cluster, requests, made, claim, pod, beside)
 
 
 def _allocated(cluster: Cluster, made: ClaimVerdict, claim: Json, pod: Json | None) -> ClaimVerdict:
@@ -83,7 +83,9 @@ def _allocated(cluster: Cluster, made: ClaimVerdict, claim: Json, pod: Json | No
     return msgspec.structs.replace(made, summary=f"it is not pending: allocated, {', '.join(devices)}")
 
 
-def _pending(requests: Requests, made: ClaimVerdict, claim: Json, pod: Json | None, beside: Sequence[Json]) -> ClaimVerdict:
+def _pending(
+    cluster: Cluster, requests: Requests, made: ClaimVerdict, claim: Json, pod: Json | None, beside: Sequence[Json]
+) -> ClaimVerdict:
     verdicts = requests.explain(claim, pod)
     causes: list[str] = []
     if pod is None:
@@ -110,14 +112,20 @@ def _pending(requests: Requests, made: ClaimVerdict, claim: Json, pod: Json | No
     if together:
         name, why = next(iter(together.items()))
         return msgspec.structs.replace(made, summary=f"{name}: {why}", cure="ask for less in one pod, or wait until something is let go")
-    return _nearest(made, verdicts)
+    return _nearest(cluster, made, verdicts)
 
 
-def _nearest(made: ClaimVerdict, verdicts: Sequence[RequestVerdict]) -> ClaimVerdict:
+def _nearest(cluster: Cluster, made: ClaimVerdict, verdicts: Sequence[RequestVerdict]) -> ClaimVerdict:
     """The request that fits nowhere, and of its nodes the one that is closest to do."""
     request = next((each for each in verdicts if not any(node.fits for node in each.nodes)), verdicts[0] if verdicts else None)
     if request is None:
         return msgspec.structs.replace(made, summary="the claim asks for nothing")
+    if not request.nodes and (leaving := [name for node in cluster.nodes if removal.leaving(cluster, name := node["metadata"]["name"])]):
+        return msgspec.structs.replace(
+            made,
+            summary=f"no node offers any device: the driver is being removed from {_list(leaving)}",
+            cure="take decommission out of the plugin's settings, or go on: docs/uninstalling.md",
+        )
     if not request.nodes:
         return msgspec.structs.replace(
             made,

@@ -25,6 +25,8 @@ class NodePlan(msgspec.Struct, frozen=True):
     node: str
     lines: tuple[str, ...] = ()
     """As `gpu-node-plugin plan` prints them; none if nothing would change."""
+    remark: str = ""
+    """What it says beside that, such as what it compared with."""
     error: str = ""
     """Why it is not known, or why the file would be refused."""
 
@@ -83,20 +85,22 @@ def _plan(given: Given, node: str, pod: dict[str, str] | None, text: str) -> Nod
         return NodePlan(node, error=str(silence))
     if ran.code:
         return NodePlan(node, error=ran.err.strip().removeprefix(f"{PLUGIN}: ") or f"{PLUGIN} plan ended with {ran.code}")
-    return NodePlan(node, tuple(ran.out.splitlines()))
+    return NodePlan(node, tuple(ran.out.splitlines()), ran.err.strip().removeprefix(f"{PLUGIN}: "))
 
 
 def _print(given: Given, plans: list[NodePlan]) -> None:
     """Nodes with the same plan together."""
-    alike: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    alike: dict[NodePlan, list[str]] = {}
     for plan in plans:
-        alike.setdefault((plan.lines, plan.error), []).append(plan.node)
-    for (lines, error), nodes in alike.items():
+        alike.setdefault(msgspec.structs.replace(plan, node=""), []).append(plan.node)
+    for plan, nodes in alike.items():
         given.console.print(Text(", ".join(nodes), style="bold"))
-        for line in lines or (() if error else ("nothing would change",)):
+        if plan.remark:
+            given.console.print(Text(f"  {plan.remark}", style="dim"))
+        for line in plan.lines or (() if plan.error else ("nothing would change",)):
             given.console.print(Text(f"  {line}"))
-        if error:
-            given.console.print(Text(f"  {error}", style="red"))
+        if plan.error:
+            given.console.print(Text(f"  {plan.error}", style="red"))
 
 
 COMMAND = Command(

@@ -81,6 +81,12 @@ def warning(about: Json, reason: str, message: str) -> Json:
     }
 
 
+def said_of_node(node: str, reason: str, message: str, at: str = AT) -> Json:
+    """An Event of a node plugin, which knows its Node by the name."""
+    about = {"kind": "Node", "name": node, "uid": node}
+    return {"metadata": {"name": f"{node}.{reason}"}, "involvedObject": about, "reason": reason, "message": message, "lastTimestamp": at}
+
+
 def cluster(version: str = "v1.36.3", **objects: Any) -> Cluster:
     return Cluster(version=version, api="v1", at=AT, **{name: tuple(bodies) for name, bodies in objects.items()})
 

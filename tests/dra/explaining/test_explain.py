@@ -79,6 +79,9 @@ def test_a_cordoned_node() -> None:
 
 def test_no_slices_at_all() -> None:
     assert "no node offers any device" in of_pod(cluster(claim("c"), slices=[])).summary
+    leaving = world.said_of_node("n1", "Decommissioned", "nothing is left")
+    told = of_pod(cluster(claim("c"), slices=[], events=[leaving]))
+    assert told.summary == "claim c: no node offers any device: the driver is being removed from n1"
 
 
 def test_a_missing_template_a_missing_claim_and_a_missing_class() -> None:

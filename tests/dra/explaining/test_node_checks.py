@@ -11,7 +11,7 @@ import pytest
 from dra.explaining import checks, node_checks, slice_gpus
 from dra.explaining.checks import Finding, Verdict
 from tests.fakes import gpu_clusters as world
-from tests.fakes.gpu_clusters import device, gpu_class, own_pod, pod, slice_of, warning
+from tests.fakes.gpu_clusters import device, gpu_class, own_pod, pod, said_of_node, slice_of, warning
 
 READY = "containerd://2.4.2"
 
@@ -114,6 +114,22 @@ def test_a_plugin_with_nothing_to_publish_and_devices_that_keep_pods_away() -> N
     taints = [{"key": "gpu.intel.com/health", "effect": "NoExecute"}]
     told = found("GPUs", slices=[slice_of(device(1, taints=taints), device(2))])
     assert told.verdict is Verdict.WARNING and told.seen.startswith("1 of 2 keep pods away")
+
+
+@pytest.mark.parametrize("slices", [[], [slice_of()]], ids=["clean", "draining"])
+def test_a_node_that_the_driver_leaves(slices: list[dict[str, Any]]) -> None:
+    drains = said_of_node("n1", "Decommissioning", "claim default/a is awaited", "2026-11-26T11:00:00Z")
+    told = found("GPUs", slices=slices, events=[drains])
+    assert told.verdict is Verdict.PROBLEM
+    assert told.seen == "the driver is being removed from here, and offers nothing: claim default/a is awaited"
+    back = said_of_node("n1", "BackInService", "not any more", "2026-11-26T11:30:00Z")
+    assert found("GPUs", slices=slices, events=[drains, back]).verdict is Verdict.WARNING
+    assert found("GPUs", slices=slices, events=[said_of_node("n2", "Decommissioning", "...")]).verdict is Verdict.WARNING
+
+
+def test_a_kubelet_that_is_newer_than_its_api_server_is_called_that() -> None:
+    assert "is newer than the API server" in found("kubelet", nodes=[node(kubelet="v1.37.0")]).seen
+    assert "do not speak the same DRA" in found("kubelet", nodes=[node(kubelet="v1.30.1")], version="v1.31.0", api="v1alpha3").seen
 
 
 def test_intels_device_plugin_beside_it() -> None:

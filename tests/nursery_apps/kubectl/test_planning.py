@@ -71,6 +71,14 @@ def test_nodes_with_the_same_plan_are_told_together() -> None:
     assert nodes.ran == [["gpu-node-plugin", "plan", f"--settings={FILE}"]] * 3
 
 
+def test_what_a_plugin_remarks_is_passed_on() -> None:
+    remark = "(/var/lib/kubelet/plugins/gpu.intel.com/applied.json does not exist: comparing with the defaults)"
+    code, told = plan(Nodes({"n1": Ran(0, CHANGES.out, f"{remark}\n"), "n2": CHANGES}))
+    assert code == 0
+    assert "comparing with the defaults" in told and told.count("plan: apply") == 2
+    assert json.loads(plan(Nodes({"n1": Ran(0, "", remark)}), output="json")[1])["nodes"][0]["remark"] == remark
+
+
 def test_a_file_that_would_be_refused_and_a_node_that_does_not_answer() -> None:
     wrong = Ran(2, "", "gpu-node-plugin: --settings: gracePeriod: ...\n")
     code, told = plan(Nodes({"n1": wrong, "n2": NoAnswer("intel-gpu-dra/node-plugin-n2: cannot run gpu-node-plugin there")}))
