@@ -35,18 +35,13 @@ import trio
 
 from dra import backoff, remains, settings_text, taint_rules
 from dra.classic.names import heartbeat_name
-from dra.cluster_watch import COMPONENT_LABEL
 from dra.errors import DriverError
-from dra.kube.classic import ResourceClaim
-from dra.kube.watched import PluginPod, WatchedClaim, WatchedNode
-from dra.names import DRIVER_NAME
-from dra.remains import HeldClaim
 from dra.settings import NodePluginConfiguration
 from dra.slices import GROUP
 from nursery_apps.controller import dialect, kinds
 from nursery_apps.controller.dialect import Dialect
 from nursery_apps.controller.parts import LEASE
-from nursery_apps.mirror import Mirror
+from nursery_apps.controller.remnants import Remnants
 from nursery_apps.seams import ApiError, Conflict, Invalid, KubeApi, NotFound, Resource, ServedApi, Throttled, Unavailable
 
 log = logging.getLogger(__name__)
@@ -55,16 +50,12 @@ T = TypeVar("T")
 Json = dict[str, Any]
 
 CONFIG_MAPS: Final[Resource[Json]] = Resource("v1", "configmaps", dict, namespaced=True)
-PODS: Final[Resource[PluginPod]] = Resource("v1", "pods", PluginPod, namespaced=True)
-NODES: Final[Resource[WatchedNode]] = Resource("v1", "nodes", WatchedNode)
 
 SETTINGS_KEY: Final = "settings.yaml"
 PATIENCE_SECONDS: Final = 30.0
 """For a plugin that is not Ready: it may be starting anew."""
 SETTLE_SECONDS: Final = 5.0
 """A kubelet that restarts wipes slices, and the plugin puts them back: a node without any has to stay so for this long."""
-READ_SECONDS: Final = 20.0
-"""For everything to be read once."""
 LAST_SECONDS: Final = 60.0
 """For what is to be removed when the waiting is over."""
 FIRST_RETRY_SECONDS: Final = 0.2
@@ -107,7 +98,6 @@ class Cleanup:
         self._given_up: set[str] = set()
         """Nodes of which this command itself removed what is in the API server."""
         self._last_lines: tuple[str, ...] = ()
-        self._claims_are_classic = False
 
     async def run(self) -> bool:
         """Whether nothing is left behind; what is, and why, is said.
@@ -119,19 +109,31 @@ class Cleanup:
         with trio.fail_after(self._timeout_seconds + 2 * LAST_SECONDS):
             served = await self._again(self._kube.served)
             is_told = await self._tell()
+            spoken = dialect.of(served)
+            if spoken.dialect is Dialect.OFF:
+                self._say(f"{spoken.why}: there are neither slices nor claims")
+            seen = Remnants(
+                self._kube,
+                spoken,
+                namespace=self._namespace,
+                random=self._random,
+                on_change=lambda: self._changed.set(),  # noqa: PLW0108
+            )
             async with trio.open_nursery() as nursery:
-                if await self._read(served, nursery):
+                unread = await seen.read(nursery)
+                self._left += unread
+                if not unread:
                     with trio.move_on_after(self._timeout_seconds) as waiting:
-                        await self._drain(is_told)
+                        await self._drain(seen, is_told)
                     if waiting.cancelled_caught:
                         self._say(f"not done within {self._timeout_seconds:g} s")
                     with trio.move_on_after(LAST_SECONDS) as removing:
-                        await self._remove(served)
+                        await self._remove(seen, served)
                     if removing.cancelled_caught:
                         self._left.append(
                             f"the API server was too slow: not all could be removed within {LAST_SECONDS:g} s; run this again"
                         )
-                self._sum_up()
+                self._sum_up(seen)
                 nursery.cancel_scope.cancel()
         return not self._left
 
@@ -167,64 +169,15 @@ class Cleanup:
         await self._kube.patch(CONFIG_MAPS, self._config_map, body, content_type=kinds.MERGE, namespace=self._namespace)
         return True
 
-    # --- watching ---------------------------------------------------------------------------------------------------------------------
+    # --- waiting for them -------------------------------------------------------------------------------------------------------------
 
-    async def _read(self, served: ServedApi, nursery: trio.Nursery) -> bool:
-        """Begin to follow everything; whether all of it could be read."""
-        spoken = dialect.of(served)
-        group_version = f"{GROUP}/{spoken.version}"
-        self._nodes: Mirror[WatchedNode] = self._mirror(NODES)
-        self._pods: Mirror[PluginPod] = self._mirror(PODS, namespace=self._namespace)
-        self._slices: Mirror[Json] | None = None
-        self._slice_kind: Resource[Json] = Resource(group_version, "resourceslices", dict)
-        # With structured DRA the kind is often not installed, and says nothing but what is tainted.
-        self._is_classic = spoken.dialect is Dialect.CLASSIC
-        self._states: Mirror[Json] | None = self._mirror(kinds.STATES, namespace=self._namespace) if self._is_classic else None
-        self._claims: Mirror[WatchedClaim] | None = None
-        self._classic_claims: Mirror[ResourceClaim] | None = None
-        if spoken.dialect is Dialect.STRUCTURED:
-            self._slices = self._mirror(self._slice_kind, field_selector=f"spec.driver={DRIVER_NAME}")
-            self._claims = self._mirror(Resource(group_version, "resourceclaims", WatchedClaim, namespaced=True))
-        elif self._is_classic:
-            self._classic_claims = self._mirror(kinds.CLAIMS)
-        else:
-            self._say(f"{spoken.why}: there are neither slices nor claims")
-        mirrors: list[tuple[str, Mirror[Any] | None]] = [
-            ("nodes", self._nodes),
-            ("pods", self._pods),
-            ("resourceslices", self._slices),
-            ("gpuallocationstates", self._states),
-            ("resourceclaims", self._claims or self._classic_claims),
-        ]
-        with trio.move_on_after(READ_SECONDS):
-            async with trio.open_nursery() as starting:
-                for _, mirror in mirrors:
-                    if mirror is not None:
-                        starting.start_soon(nursery.start, mirror.run)
-        unread = [
-            f"{plural} cannot be read: {each.error.value}" for plural, each in mirrors if each is not None and each.error.value is not None
-        ]
-        self._left += unread
-        return not unread
-
-    def _mirror(self, what: Resource[T], *, namespace: str = "", field_selector: str = "") -> Mirror[T]:
-        return Mirror(
-            self._kube,
-            what,
-            namespace=namespace,
-            field_selector=field_selector,
-            random=self._random,
-            on_change=lambda *_: self._changed.set(),
-        )
-
-    async def _drain(self, is_told: bool) -> None:
+    async def _drain(self, seen: Remnants, is_told: bool) -> None:
         """Until no node says anything of itself any more, or none of those that do can be told to clean up."""
         quiet_since: float | None = None
         while True:
             self._changed = trio.Event()
             now = trio.current_time()
-            devices, nodes = self._devices(), {name: node for (_, name), node in self._nodes.objects.items()}
-            ready, held = remains.ready_nodes(self._pods.objects.values()), self._held()
+            devices, nodes, ready, held = seen.devices(), seen.nodes, seen.ready_nodes(), seen.held()
             why = {node: remains.unable(node, nodes, ready) for node in devices}
             self._unable_since = {node: self._unable_since.get(node, now) for node, reason in why.items() if reason is not None}
             self._progress(tuple(remains.line(node, count, held, why[node]) for node, count in sorted(devices.items())))
@@ -232,7 +185,7 @@ class Cleanup:
             for node, since in self._unable_since.items():
                 at = since if node not in nodes else since + self._patience_seconds
                 if at <= now:
-                    await self._give_up(node, why[node] or "")
+                    await self._give_up(seen, node, why[node] or "")
                 else:
                     due = min(due, at)
             if not is_told and not self._unable_since:
@@ -245,22 +198,6 @@ class Cleanup:
             with trio.move_on_at(due):
                 await self._changed.wait()
 
-    def _devices(self) -> dict[str, int]:
-        """Nodes that still say something of themselves, and how many devices they offer."""
-        found: dict[str, int] = {}
-        for body in self._slices.objects.values() if self._slices is not None else ():
-            node = body["spec"].get("nodeName") or body["spec"]["pool"]["name"]
-            found[node] = found.get(node, 0) + len(body["spec"].get("devices") or ())
-        if self._is_classic and self._states is not None:
-            for body in self._states.objects.values():
-                found[body["metadata"]["name"]] = len((body.get("spec") or {}).get("allocatableDevices") or {})
-        return found
-
-    def _held(self) -> list[HeldClaim]:
-        if self._claims is not None:
-            return remains.claims(self._claims.objects.values())
-        return remains.classic_claims(self._classic_claims.objects.values()) if self._classic_claims is not None else []
-
     def _progress(self, lines: tuple[str, ...]) -> None:
         if lines != self._last_lines:
             self._last_lines = lines
@@ -270,31 +207,31 @@ class Cleanup:
 
     # --- removing ---------------------------------------------------------------------------------------------------------------------
 
-    async def _give_up(self, node: str, why: str) -> None:
+    async def _give_up(self, seen: Remnants, node: str, why: str) -> None:
         """Remove what is in the API server of a node that cannot do it."""
-        if self._slices is not None:
-            for (_, name), body in list(self._slices.objects.items()):
+        if seen.slices is not None:
+            for (_, name), body in list(seen.slices.objects.items()):
                 if node in (body["spec"].get("nodeName"), body["spec"]["pool"]["name"]):
-                    await self._delete(self._slice_kind, name)
-                    self._slices.forget(name)
-        if self._states is not None:
+                    await self._delete(seen.slice_kind, name)
+                    seen.slices.forget(name)
+        if seen.states is not None:
             await self._delete(kinds.STATES, node, namespace=self._namespace)
-            self._states.forget(node, namespace=self._namespace)
+            seen.states.forget(node, namespace=self._namespace)
         await self._delete(kinds.LEASES, heartbeat_name(node), namespace=self._namespace)
         self._given_up.add(node)
         self._say(f"  {node}: {why}: what the API server had of it is deleted, the machine itself was not cleaned")
         self._left.append(f"node {node}: {why}, so it was not cleaned; {remains.BY_HAND}")
 
-    async def _remove(self, served: ServedApi) -> None:
+    async def _remove(self, seen: Remnants, served: ServedApi) -> None:
         versions = dict(served.resources)
         version = next((each for each in taint_rules.VERSIONS if taint_rules.PLURAL in versions.get(each, ())), None)
         if version is not None:
             rules: Resource[Json] = Resource(f"{GROUP}/{version}", taint_rules.PLURAL, dict)
             for name in await self._names(rules, label_selector=taint_rules.SELECTOR):
                 await self._delete(rules, name)
-        draining = self._devices()
+        draining = seen.devices()
         for name in await self._names(kinds.STATES, namespace=self._namespace):
-            if not (self._is_classic and name in draining):
+            if not (seen.is_classic and name in draining):
                 await self._delete(kinds.STATES, name, namespace=self._namespace)
         leases = await self._names(kinds.LEASES, namespace=self._namespace)
         for name in leases:
@@ -302,19 +239,11 @@ class Cleanup:
             if name != node and node not in draining:
                 await self._delete(kinds.LEASES, name, namespace=self._namespace)
         if LEASE in leases and not draining:
-            if controllers := self._controllers():
+            if controllers := seen.controllers():
                 text = f"Lease {LEASE} is the running controller's ({', '.join(controllers)}): delete it after that, or with the namespace"
                 self._say(text)
             else:
                 await self._delete(kinds.LEASES, LEASE, namespace=self._namespace)
-
-    def _controllers(self) -> list[str]:
-        """Pods that would make the Lease again."""
-        return sorted(
-            name
-            for (_, name), pod in self._pods.objects.items()
-            if (pod.metadata.labels or {}).get(COMPONENT_LABEL) == "controller" and pod.status.phase in ("Pending", "Running")
-        )
 
     async def _names(self, what: Resource[Any], *, namespace: str = "", label_selector: str = "") -> list[str]:
         async def read() -> list[str]:
@@ -346,12 +275,11 @@ class Cleanup:
 
     # --- the end ----------------------------------------------------------------------------------------------------------------------
 
-    def _sum_up(self) -> None:
-        held, nodes = self._held(), {name: node for (_, name), node in self._nodes.objects.items()}
-        ready = remains.ready_nodes(self._pods.objects.values())
-        for node, count in sorted(self._devices().items()):
+    def _sum_up(self, seen: Remnants) -> None:
+        held, nodes, ready, devices = seen.held(), seen.nodes, seen.ready_nodes(), seen.devices()
+        for node, count in sorted(devices.items()):
             self._left.append(f"node {remains.line(node, count, held, remains.unable(node, nodes, ready))}")
-        for node in sorted(remains.unready_nodes(self._pods.objects.values()) - self._given_up - self._devices().keys()):
+        for node in sorted(seen.unready_nodes() - self._given_up - devices.keys()):
             self._left.append(f"node {node}: its plugin is not Ready, so nobody knows whether it is clean; {remains.BY_HAND}")
         self._left += [f"{one}: it belongs to its user; delete it, or the pods that use it" for one in held]
         if not self._left:

@@ -48,8 +48,8 @@ LOOK_SECONDS: Final = 1.0
 """A look without an event, while something is waited for: events can be lost, and nobody listens any more when the program is stopping."""
 
 SEEN_SECONDS: Final = 3.0
-"""For the inventory to have seen that VFs are gone, or that a card was bound anew. It looks within 0.1 s of the event, and again after LOOK_SECONDS if that was lost; when
-the program is stopping nobody looks, and nothing is offered any more either."""
+"""For the inventory to have seen that VFs are gone, or that a card was bound anew. It looks within 0.1 s of the event, and again after
+LOOK_SECONDS if that was lost; when the program is stopping nobody looks, and nothing is offered any more either."""
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
