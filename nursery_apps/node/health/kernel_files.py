@@ -77,10 +77,11 @@ class KernelFiles:
         """Read until cancelled; ready when every GPU was read once, or was given up for now."""
         while True:
             self._soon = trio.Event()
+            settings, inventory = self._settings.version, self._inventory.version  # a card that comes meanwhile is read at once after it
             await self._round()
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
-            await self._wait(self._settings.version, self._inventory.version)
+            await self._wait(settings, inventory)
 
     def hear(self, event: DeviceEvent) -> None:
         """Take a uevent in: what it says counts, and its card is read at once."""
@@ -98,8 +99,8 @@ class KernelFiles:
     async def _round(self) -> None:
         health = self._settings.value
         gpus = {gpu.bdf: gpu for gpu in self._inventory.value.gpus if gpu.kind is Kind.PF} if health.enabled else {}
-        for bdf in self._seen.keys() - gpus.keys():
-            del self._seen[bdf]
+        for bdf in (self._seen.keys() | self._hanging.keys()) - gpus.keys():
+            self._seen.pop(bdf, None)
             self._tell(FILES, bdf, None)
             self._on_samples(bdf, [])
         for gpu in gpus.values():

@@ -82,12 +82,13 @@ class Recoverer:
                 self._say(Weight.NORMAL, "GPURecovered", f"GPU {bdf} was wedged, and was bound anew ({method})")
             else:
                 self._say(Weight.WARNING, "GPUNotRecovered", f"GPU {bdf} is wedged, and to bind it anew ({method}) failed: {fault}")
-            await self._close(bdf)
-            self.wanted.set({each: way for each, way in self.wanted.value.items() if each != bdf})
+            await self._forget(bdf)
 
     async def _look(self) -> None:
         health = self._settings.value
         users = self._users()
+        for bdf in self.wanted.value.keys() - self._inventory.value.by_bdf().keys():
+            await self._forget(bdf)  # nobody can do it any more, and the next card in the slot is another
         for gpu in self._inventory.value.gpus:
             if gpu.bdf in self.wanted.value:
                 continue
@@ -101,11 +102,17 @@ class Recoverer:
 
     async def _begin(self, gpu: Gpu, method: Method) -> None:
         if not self._is_open(gpu.bdf):
+            before = self._monitor.attempts
             attempt = Attempt(bdf=gpu.bdf, pci_id=gpu.device, method=method, at=self._clock())
-            if not await self._remember([*self._monitor.attempts, attempt]):
+            if not await self._remember([*before, attempt]):
+                self._monitor.attempts = before  # or it would pass for one that was cut short, and be gone on with
                 return
         log.warning("%s is wedged and idle: binding it anew (%s)", gpu.bdf, method)
         self.wanted.set({**self.wanted.value, gpu.bdf: method})
+
+    async def _forget(self, bdf: Bdf) -> None:
+        await self._close(bdf)
+        self.wanted.set({each: way for each, way in self.wanted.value.items() if each != bdf})
 
     def _is_open(self, bdf: Bdf) -> bool:
         return any(each.bdf == bdf and not each.over for each in self._monitor.attempts)

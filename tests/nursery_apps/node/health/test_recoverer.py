@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import trio
 from trio.testing import MockClock
 
@@ -71,6 +73,26 @@ async def test_a_card_in_use_waits_until_it_is_idle(autojump_clock: MockClock) -
         bench.ledger.set(type(bench.ledger.value)())
         with trio.fail_after(1):
             await wanted(bench)
+
+
+async def test_what_cannot_be_written_down_is_not_tried(autojump_clock: MockClock) -> None:
+    async with HealthBench(recovery={"mode": "rebind"}, period="5m").running() as bench:
+        bench.state.fail = lambda operation, _name: errno.ENOSPC if operation == "replace" else None
+        bench.kernel.wedge(CARD)
+        await trio.sleep(3600)
+        assert bench.watch.recoveries.value == {}
+        bench.state.fail = lambda _operation, _name: None
+        await wanted(bench)
+
+
+async def test_what_was_to_be_done_with_a_card_that_is_gone_is_not_done_with_the_next_one(autojump_clock: MockClock) -> None:
+    async with HealthBench(recovery={"mode": "rebind"}, period="5m").running() as bench:
+        bench.kernel.wedge(CARD)
+        await wanted(bench)
+        bench.kernel.unplug(CARD)
+        await trio.sleep(1)
+        assert bench.watch.recoveries.value == {}
+        assert all(attempt.over for attempt in bench.watch.monitor.attempts)
 
 
 async def test_a_life_that_ended_in_the_middle_is_gone_on_from(autojump_clock: MockClock) -> None:
