@@ -17,8 +17,8 @@ from tests.manifests.rendered import one
 
 @pytest.fixture
 def docs(release: Release) -> list[Doc]:
-    """What the chart would bring, with the controller."""
-    return chart(release, controller={"enabled": True})
+    """What the chart would bring, with the controller and the hook, which `helm template` leaves out."""
+    return chart(release, controller={"enabled": True}, cleanup={"enabled": True})
 
 
 @contextlib.contextmanager
