@@ -142,7 +142,9 @@ class HealthMonitor:
         for bdf in [bdf for source, bdf in self._said if source == INVENTORY and bdf not in told]:
             self.tell(INVENTORY, bdf, None)
         parents = {gpu.bdf: gpu.parent for gpu in inventory.gpus}
-        found = self._book.look(now, {bdf: parents.get(bdf) for bdf in told}, terms) if self._settings.value.enabled else {}
+        found = self._book.look(now, {bdf: parents.get(bdf) for bdf in told}, terms)
+        if not self._settings.value.enabled:
+            found = {}  # looked at all the same: what is pending comes to pass, or it would be due again and again
         before = self.verdicts.value
         if self.verdicts.set(found):
             for bdf, verdict in found.items():

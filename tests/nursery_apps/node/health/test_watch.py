@@ -10,6 +10,7 @@ from trio.testing import MockClock
 from dra.claims import Stage
 from dra.health.health_settings import Health
 from dra.health.told import Level
+from dra.health.verdict import Verdict
 from dra.kube.claims import Consumer
 from dra.names import Bdf, ClaimUid, PoolName
 from dra.pool import Effect
@@ -22,6 +23,7 @@ from tests.fakes.claim_node import Blocks
 from tests.fakes.health_bench import HealthBench
 
 CARD, OTHER = Bdf("0000:18:00.0"), Bdf("0000:3a:00.0")
+DAY = 86400.0
 
 
 def claim(bench: HealthBench, bdf: Bdf = CARD) -> Record:
@@ -157,6 +159,36 @@ async def test_settings_count_at_once(autojump_clock: MockClock) -> None:
         assert bench.level(CARD) is Level.OK
         await having(enabled=False)
         assert bench.watch.opinion.value.of(gpu) is None and bench.watch.told.value == {}
+
+
+async def test_what_is_pending_when_watching_is_switched_off_passes_in_quiet(autojump_clock: MockClock) -> None:
+    """It was due again and again, and virtual time stood still."""
+    async with HealthBench().running() as bench:
+        bench.kernel.wedge(CARD)
+        await bench.until(lambda: bench.level(CARD) is Level.FAILED)
+        bench.watch.settings.set(Health(enabled=False))
+        bench.kernel.unwedge(CARD)
+        await trio.sleep(DAY)
+        bench.watch.settings.set(Health())
+        await bench.until(lambda: bench.watch.monitor.verdicts.value.get(CARD) == Verdict(Level.OK), seconds=60)
+
+
+async def test_a_card_that_goes_while_its_files_hang_is_not_unresponsive_when_it_comes_back(autojump_clock: MockClock) -> None:
+    bench = HealthBench()
+    free = trio.Event()
+
+    def gate() -> None:
+        if not free.is_set():
+            raise Blocks(free)
+
+    bench.kernel.hang(f"*/{CARD}/*temp*", "read", gate)
+    async with bench.running():
+        await bench.until(lambda: bench.level(CARD) is Level.UNKNOWN)
+        bench.kernel.unplug(CARD)
+        await trio.sleep(60)
+        bench.kernel.plug(CARD)
+        await bench.until(lambda: CARD in bench.watch.monitor.verdicts.value and bench.level(CARD) is Level.OK)
+        free.set()
 
 
 async def test_a_gpu_that_is_unplugged_and_comes_back_is_known_again(autojump_clock: MockClock) -> None:
