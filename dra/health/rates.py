@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
+
 from dra.health.gts import Gt
 from dra.health.monitors import Meter
 from dra.health.readings import Reading
@@ -20,6 +22,14 @@ def grown(before: Mapping[str, int | None], now: Mapping[str, int | None]) -> di
     """The counters that have grown, and by how much. One that was not there before has not."""
     earlier = {name: value for name, value in before.items() if value is not None}
     return {name: value - earlier[name] for name, value in now.items() if value is not None and value > earlier.get(name, value)}
+
+
+def carried(before: Reading | None, now: Reading) -> Reading:
+    """What the next reading is to be compared with: this one, and the counters of the one before where this one could not read them. A card
+    that slept, or was off the bus for a moment, may have failed just then."""
+    if before is None or not (now.asleep or now.off_bus):
+        return now
+    return msgspec.structs.replace(now, errors={**before.errors, **now.errors}, aer={**before.aer, **now.aer})
 
 
 def watts(before: Reading | None, now: Reading, meter: Meter) -> float | None:

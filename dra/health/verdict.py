@@ -138,14 +138,15 @@ class Book:
         return self._cases
 
     def load(self, cases: Mapping[Bdf, Mapping[str, Case]], now: float) -> None:
-        """Of an earlier life. Conditions that this version does not know are left out, and no time lies ahead: a clock that was wrong then
-        must not hold anything for ever."""
+        """Of an earlier life. Conditions that this version does not know are left out, and no time lies ahead, or before there was any: a
+        clock that was wrong then, or a torn file, must not hold anything for ever."""
         for bdf, by_condition in cases.items():
             known = {key: case for key, case in by_condition.items() if key in CONDITIONS}
             for hold in (hold for case in known.values() for hold in (case.degraded, case.failed)):
                 hold.up, hold.down, hold.held, hold.released = (
-                    None if at is None else min(at, now) for at in (hold.up, hold.down, hold.held, hold.released)
+                    None if at is None else max(0.0, min(at, now)) for at in (hold.up, hold.down, hold.held, hold.released)
                 )
+                hold.flaps = max(0, hold.flaps)
             self._cases[bdf] = known
 
     # --- one case

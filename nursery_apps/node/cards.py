@@ -89,7 +89,7 @@ class Cards:
             node: its labels are for the settings' selectors.
             on_fault: something of a card could not be done; told once for each cause.
             recoveries: wedged cards that are to be bound anew, and how.
-            on_recovered: that was done, or could not be.
+            on_recovered: that was done, or could not be; `recoveries` is without the card when it returns.
             on_plan: (what is made of a card, whether that is a fault of the settings), when the settings want something new of it.
         """
         self._tree, self._call, self._journal, self._boot_id = tree, call, journal, boot_id
@@ -118,7 +118,7 @@ class Cards:
                 sources.start_soon(self._follow, cell)
             while not self._closing:
                 self._wake = trio.Event()
-                await self._view()
+                await self._view(sources)
                 wishes = self._wishes()
                 for bdf, wish in wishes.items():
                     self._attend(owners, bdf, wish)
@@ -151,15 +151,19 @@ class Cards:
     async def ready(self, cards: Collection[Bdf]) -> dict[Bdf, DriverError]:
         """Have the owners of these cards attend to them once more, all at once, and wait until they have; what could not be done of cards
         and of the drivers of VFs, by address."""
-        tickets = {}
+        tickets: dict[Bdf, int] = {}
+        stuck: dict[Bdf, DriverError] = {}
         for bdf in cards:
             attention = self._attention(bdf)
+            if attention.owner.is_stuck and attention.owner.why_stuck is not None:  # for how long nobody knows
+                stuck |= dict.fromkeys((bdf, *ledgers.drivers(self._journal.ledger.value).get(bdf, ())), attention.owner.why_stuck)
+                continue
             attention.asked += 1
             tickets[bdf] = attention.asked
         self._wake.set()
         while any(self._attentions[bdf].answered < ticket for bdf, ticket in tickets.items()):
             await self._answered.park()
-        return {bdf: fault for card in tickets for bdf, fault in self._attentions[card].faults.items()}
+        return stuck | {bdf: fault for card in tickets for bdf, fault in self._attentions[card].faults.items()}
 
     @property
     def faulty(self) -> int:
@@ -169,11 +173,11 @@ class Cards:
     @property
     def stuck(self) -> int:
         """Cards on which a call hangs in the kernel."""
-        return sum(each.owner.stuck is not None and not each.owner.stuck.is_set() for each in self._attentions.values())
+        return sum(each.owner.is_stuck for each in self._attentions.values())
 
     # --- what is wanted -------------------------------------------------------------------------------------------------------------
 
-    async def _view(self) -> None:
+    async def _view(self, sources: trio.Nursery) -> None:
         """Hold the settings, and what claims rely on, against every card they may be about."""
         inventory, sriov, ledger = self._inventory.value, self._settings.value, self._journal.ledger.value
         carvings, promised = ledger.carvings, ledgers.layouts(ledger)
@@ -190,14 +194,14 @@ class Cards:
             if not (gpu.bdf in carvings or gpu.bdf in promised or sriov_settings.may_cut(sriov, gpu, self._labels())):
                 continue
             attention = self._attention(gpu.bdf)
-            if attention.owner.stuck is not None and not attention.owner.stuck.is_set():
+            if attention.owner.is_stuck:
                 continue
             if (card := self._known.get(gpu.bdf)) is None:
                 try:
                     card = (await self._call(partial(card_facts.read, self._tree, gpu), seconds=LOOK_SECONDS)).card
                 except Hung as hung:
-                    log.error("%s: %s", gpu.bdf, hung)
-                    attention.owner.stuck = hung.back
+                    log.error("%s", attention.owner.leave_alone("reading", hung))
+                    sources.start_soon(self._view_again, hung.back)
                     continue
                 self._known[gpu.bdf] = card
             wanted = sriov_settings.wanted(sriov, gpu, card, self._labels())
@@ -209,6 +213,11 @@ class Cards:
                 wanted = Wanted(carving.layout)
             found[gpu.bdf] = CutCard(card, wanted.layout, carving, self._fault_of(gpu.bdf))
         self.sight.set(Sight(inventory, found, sriov.without_counters, self._boot_id))
+
+    async def _view_again(self, back: trio.Event) -> None:
+        await back.wait()
+        self._viewed = ()
+        self._wake.set()
 
     def _tell(self, gpu: Gpu, wanted: Wanted, carving: Carving | None) -> None:
         """What becomes of a card when the settings want something else of it than before."""

@@ -7,6 +7,7 @@ fill up: at most one claim is being written, and each that changes meanwhile is 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from dra.names import DRIVER_NAME, ClaimUid, NodeName
 from dra.records import Record
 from nursery_apps.latest import Latest
 from nursery_apps.node.served_api import Offer
-from nursery_apps.seams import ApiError, Clock, Conflict, Forbidden, Invalid, KubeApi, NotFound, Resource
+from nursery_apps.seams import ApiError, Clock, Conflict, Forbidden, Invalid, KubeApi, NotFound, Resource, Throttled, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ SETTLE_SECONDS: Final = 1.0
 FIRST_RETRY_SECONDS: Final = 1.0
 RETRY_AT_MOST_SECONDS: Final = 60.0
 """Nobody waits for it, so an API server in trouble is not pressed."""
+REFUSALS_MAX: Final = 8
+"""In one round: without the right to write, every claim is refused alike."""
 _WITHOUT: Final = "resource.k8s.io/v1alpha3"
 """Kubernetes 1.31's, which has no such field."""
 
@@ -57,6 +60,8 @@ class ClaimStatus:
         self._clock, self._random = clock, random
         self._settled: dict[ClaimUid, object] = {}
         """What was last seen to for each claim, as `claim_devices.seen` has it."""
+        self._refusals: Counter[ClaimUid] = Counter()
+        """How often each claim that is due was refused."""
         self._given_up: Offer | None = None
         """What the API server offered when it would not have our entries: another offer is another server."""
         self._said = ""
@@ -82,16 +87,30 @@ class ClaimStatus:
             await self._wake.wait()
             await trio.sleep(SETTLE_SECONDS)
             self._wake = trio.Event()
-            try:
-                for uid in self._due():
-                    await self._see_to(uid)
-            except ApiError as error:
-                wait = max(next(delays), error.retry_after_seconds or 0)
-                log.debug("status of claims: again in %.0f s: %s", wait, error)
-                self._wake.set()
-                await trio.sleep(wait)
-            else:
+            if (error := await self._see_to_all()) is None:
                 delays = self._delays()
+                continue
+            wait = max(next(delays), error.retry_after_seconds or 0)
+            log.debug("status of claims: again in %.0f s: %s", wait, error)
+            self._wake.set()
+            await trio.sleep(wait)
+
+    async def _see_to_all(self) -> ApiError | None:
+        """Every claim that is due, those last that were refused before; why some are due still."""
+        refused: list[ApiError] = []
+        for uid in sorted(self._due(), key=lambda uid: self._refusals[uid]):
+            try:
+                await self._see_to(uid)
+            except (Unavailable, Throttled) as error:
+                return error
+            except ApiError as error:
+                self._refusals[uid] += 1
+                refused.append(error)
+                if len(refused) == REFUSALS_MAX:
+                    break
+            else:
+                del self._refusals[uid]
+        return refused[0] if refused else None
 
     def _delays(self) -> Iterator[float]:
         return backoff.delays(self._random, first_seconds=FIRST_RETRY_SECONDS, cap_seconds=RETRY_AT_MOST_SECONDS)
@@ -99,6 +118,7 @@ class ClaimStatus:
     def _due(self) -> list[ClaimUid]:
         ledger = self._ledger.value
         self._settled = {uid: seen for uid, seen in self._settled.items() if uid in ledger.claims}
+        self._refusals = Counter({uid: times for uid, times in self._refusals.items() if uid in ledger.claims})
         return [record.uid for record in ledger.records() if self._settled.get(record.uid) != self._seen(record)]
 
     def _seen(self, record: Record) -> object:
@@ -122,13 +142,14 @@ class ClaimStatus:
         try:
             await self._bring_up_to_date(record, kind, offer)
         except Forbidden as error:
-            # Rights come and go with what an administrator does, so it is asked again; everybody's claim would be refused alike.
+            # Rights come and go with what an administrator does, and a webhook may mind one namespace: so it is asked again.
             self._say(f"the API server forbids it: {error}")
             raise
         except (NotFound, Conflict, Invalid) as error:
             # It is gone, was given to others, or somebody else claims our entries: the next change finds it as it is then.
             log.debug("status of claim %s/%s is left as it is: %s", record.namespace, record.name, error)
-        self._settled[uid] = seen
+        if offer != self._given_up:
+            self._settled[uid] = seen
 
     async def _bring_up_to_date(self, record: Record, kind: Resource[dict[str, Any]], offer: Offer) -> None:
         claim = await self._kube.get(kind, record.name, namespace=record.namespace)

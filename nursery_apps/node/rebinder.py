@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from dra import binding
+from dra.discovery import DRM_DRIVERS
 from dra.errors import HardwareFault
 from dra.health import recovery
 from dra.health.recovery import Method
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 UP_SECONDS: Final = 30.0
 """For VFs to get their driver and nodes, or a function its new driver; the kernel is done when its write returns, udev some time after."""
+TRIES: Final = 3
+"""Of the same step towards a driver: once may be somebody else's race, three times is a fight that neither wins."""
 LOOK_AT_MOST_SECONDS: Final = 10.0
 """For reading a function's files."""
 
@@ -48,6 +51,7 @@ class Rebinder:
             Hung: the kernel does not come back.
         """
         began = trio.current_time()
+        taken: list[binding.Act] = []
         while True:
             facts = await self._facts(bdf)
             if (why_not := binding.refusal(facts, driver)) is not None:
@@ -60,6 +64,13 @@ class Rebinder:
                     raise HardwareFault(f"{bdf}: {step.what} did not come within {UP_SECONDS:.0f} s", reason="DriverNotSwitched")
                 await self._change()
                 continue
+            if taken.count(step) == TRIES:
+                raise HardwareFault(
+                    f"{bdf} does not stay as it should: {facts.driver or 'no driver'} has it ever again. Somebody else binds it, or "
+                    "that driver was given its id (vfio-pci.ids on the kernel's command line, new_id)",
+                    reason="DriverNotSwitched",
+                )
+            taken.append(step)
             await self._take(bdf, step)
 
     async def recover(self, bdf: Bdf, method: Method) -> None:
@@ -88,6 +99,8 @@ class Rebinder:
                 )
         if refused is not None:
             raise refused
+        if binding.Probe in done and facts.driver not in DRM_DRIVERS:
+            raise HardwareFault(f"{bdf} was bound anew, and {facts.driver or 'no driver'} has it now", reason="NotRecovered")
 
     async def _take(self, bdf: Bdf, step: recovery.Step | binding.Act) -> None:
         log.info("%s: %s", bdf, step)

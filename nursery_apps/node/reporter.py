@@ -46,6 +46,10 @@ PODS_TOLD: Final = 4
 """Of a claim that many pods share; the claim's own Event has the same text."""
 
 
+CLAIMS_KNOWN: Final = 1024
+"""Claims whose pods are known: some times more than a node runs pods. Kubelets up to 1.30 may never say that one is over."""
+
+
 class Reporter:
     """One method for each thing that a part of the plugin has to say."""
 
@@ -76,10 +80,11 @@ class Reporter:
 
     def outcome(self, verb: Verb, ref: ClaimRef, error: DriverError | None, took: float, consumers: tuple[Consumer, ...]) -> None:
         self._metrics.operation(verb, error, took)
-        if consumers:
-            self._consumers[ref.uid] = consumers
-        if verb is not Verb.PREPARE and error is None:
-            self._consumers.pop(ref.uid, None)
+        known = self._consumers.pop(ref.uid, ())
+        if verb is not Verb.UNPREPARE or error is not None:
+            self._consumers[ref.uid] = consumers or known
+            while len(self._consumers) > CLAIMS_KNOWN:
+                del self._consumers[next(iter(self._consumers))]
         with log_lines.about_claim(ref.uid):
             if error is not None:
                 log.warning("%s of %s/%s failed after %.3f s: %s", verb, ref.namespace, ref.name, took, error)

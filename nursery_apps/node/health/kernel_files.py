@@ -16,7 +16,8 @@ import trio
 
 from dra.devices import Gpu, Inventory, Kind
 from dra.durations import seconds
-from dra.health import readings, telemetry, thresholds, uevent_facts
+from dra.health import health_settings, rates, readings, telemetry, thresholds, uevent_facts
+from dra.health.conditions import CONDITIONS
 from dra.health.facts import Fact, Facts, Severity, Tell
 from dra.health.health_settings import Health
 from dra.health.limits import Limits
@@ -26,7 +27,7 @@ from dra.health.verdict import UNRESPONSIVE
 from dra.kernel_tree import KernelTree
 from dra.names import Bdf
 from nursery_apps.latest import Latest
-from nursery_apps.seams import Clock, DeviceEvent, Hung, KernelCall
+from nursery_apps.seams import DeviceEvent, Hung, KernelCall
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ FILES: Final = "sysfs"
 EVENTS: Final = "uevents"
 READ_SECONDS: Final = 2.0
 """Some dozens of files take a millisecond or two; a GT that wakes up for it, some tens."""
+
+
+_HANGS: Final[Facts] = {UNRESPONSIVE: Fact(UNRESPONSIVE, Severity.FAILED, "reading its files hangs in the kernel")}
 
 
 class OnSamples(Protocol):
@@ -57,16 +61,17 @@ class KernelFiles:
         settings: Latest[Health],
         *,
         call: KernelCall,
-        clock: Clock,
         tell: Tell,
         on_samples: OnSamples,
     ) -> None:
         self._tree, self._inventory, self._settings = tree, inventory, settings
-        self._call, self._clock, self._tell, self._on_samples = call, clock, tell, on_samples
+        self._call, self._tell, self._on_samples = call, tell, on_samples
         self._seen: dict[Bdf, _Seen] = {}
         self._heard: Mapping[Bdf, Facts] = {}
         self._hanging: dict[Bdf, trio.Event] = {}
         self._soon = trio.Event()
+        self._in_doubt = False
+        """Something was measured that was not so at the reading before."""
 
     @property
     def hanging(self) -> int:
@@ -91,12 +96,13 @@ class KernelFiles:
         if heard is self._heard:
             return
         for bdf in heard.keys() | self._heard.keys():
-            if heard.get(bdf) != self._heard.get(bdf) and self._settings.value.enabled:
+            if heard.get(bdf) != self._heard.get(bdf):
                 self._tell(EVENTS, bdf, heard.get(bdf))
         self._heard = heard
         self._soon.set()
 
     async def _round(self) -> None:
+        self._in_doubt = False
         health = self._settings.value
         gpus = {gpu.bdf: gpu for gpu in self._inventory.value.gpus if gpu.kind is Kind.PF} if health.enabled else {}
         for bdf in (self._seen.keys() | self._hanging.keys()) - gpus.keys():
@@ -109,14 +115,15 @@ class KernelFiles:
     async def _read(self, gpu: Gpu, health: Health) -> None:
         hanging = self._hanging.get(gpu.bdf)
         if hanging is not None and not hanging.is_set():
+            self._tell(FILES, gpu.bdf, _HANGS)  # it may have been away from what is watched meanwhile
             return
         self._hanging.pop(gpu.bdf, None)
         try:
-            now = await self._call(partial(readings.read, self._tree, gpu, self._clock()), seconds=READ_SECONDS)
+            now = await self._call(partial(readings.read, self._tree, gpu, trio.current_time()), seconds=READ_SECONDS)
         except Hung as hung:
             log.error("%s: reading its files hangs in the kernel; it is left alone until that comes back", gpu.bdf)
             self._hanging[gpu.bdf] = hung.back
-            self._tell(FILES, gpu.bdf, {UNRESPONSIVE: Fact(UNRESPONSIVE, Severity.FAILED, "reading its files hangs in the kernel")})
+            self._tell(FILES, gpu.bdf, _HANGS)
             self._on_samples(gpu.bdf, [])
             return
         before = self._seen.get(gpu.bdf)
@@ -125,13 +132,18 @@ class KernelFiles:
         earlier = before.reading if before is not None else None
         previous = before.facts if before is not None else {}
         facts = thresholds.facts(earlier, now, device=gpu.device, previous=previous, limits=_limits(health))
-        self._seen[gpu.bdf] = _Seen(gpu.device, now, facts)
+        self._seen[gpu.bdf] = _Seen(gpu.device, rates.carried(earlier, now), facts)
+        self._in_doubt = self._in_doubt or any(_is_doubtful(fact, previous.get(key)) for key, fact in facts.items())
         self._tell(FILES, gpu.bdf, facts)
         self._on_samples(gpu.bdf, telemetry.samples(earlier, now) if health.telemetry.enabled else [])
 
     async def _wait(self, settings: int, inventory: int) -> None:
-        """Until it is time, or there is a reason to read now."""
-        with trio.move_on_after(seconds(self._settings.value.period)):
+        """Until it is time, or there is a reason to read now. What was measured once is measured again before it counts."""
+        health = self._settings.value
+        period = seconds(health.period)
+        if self._in_doubt:
+            period = min(period, health_settings.terms(health).hold_down / 2)
+        with trio.move_on_after(period):
             async with trio.open_nursery() as either:
 
                 async def until(wait: Callable[[], Any]) -> None:
@@ -141,6 +153,11 @@ class KernelFiles:
                 either.start_soon(until, self._soon.wait)
                 either.start_soon(until, partial(self._settings.wait_newer, settings))
                 either.start_soon(until, partial(self._inventory.wait_newer, inventory))
+
+
+def _is_doubtful(fact: Fact, before: Fact | None) -> bool:
+    """A bad measurement that was not so bad before, and may be a sensor's mistake."""
+    return not CONDITIONS[fact.condition].at_once and fact.severity > (before.severity if before is not None else Severity.FINE)
 
 
 def _limits(health: Health) -> Limits:

@@ -86,6 +86,11 @@ class HealthMonitor:
                 with trio.move_on_after(min(max(wait, 0.0), LOOK_SECONDS)):
                     await self._wake.wait()
 
+    @property
+    def is_forgetful(self) -> bool:
+        """What is to be remembered is not written down now."""
+        return self._forgetful
+
     def tell(self, source: str, bdf: Bdf, facts: Facts | None) -> None:
         if self._said.get((source, bdf)) == facts:
             return
@@ -157,13 +162,21 @@ class HealthMonitor:
         try:
             data = await self._run_blocking(lambda: self._state.read(FILE))
             known = remembered.from_json(data) if data is not None else Remembered()
-        except ValueError as error:
-            log.error("what was remembered of GPUs' health is illegible, and set aside in %s: %s", PARKED, error)
-            await self._run_blocking(lambda: self._state.replace(FILE, remembered.to_json(Remembered()), keep=PARKED))
+        except (ValueError, OSError) as error:
+            # Without it a quiet period is shorter. No GPU is withheld for that, least of all on a disk that is full.
+            log.error("what was remembered of GPUs' health is illegible, and done without: %s", error)
             known = Remembered()
+            if isinstance(error, ValueError):
+                await self._set_aside()
         self._book.load(known.cases, self._clock())
         self._pci_ids = dict(known.pci_ids)
         self.attempts = known.attempts
+
+    async def _set_aside(self) -> None:
+        try:
+            await self._run_blocking(lambda: self._state.replace(FILE, remembered.to_json(Remembered()), keep=PARKED))
+        except OSError as error:
+            log.error("the file %s cannot be set aside as %s: %s", FILE, PARKED, error)
 
     async def _store(self) -> None:
         try:

@@ -45,7 +45,8 @@ class Recoverer:
         self._monitor, self._settings, self._inventory, self._ledger = monitor, settings, inventory, ledger
         self._clock, self._say = clock, say
         self._said: dict[Bdf, str] = {}
-        self._ended: list[tuple[Bdf, DriverError | None]] = []
+        self._ended: list[tuple[Bdf, Method, DriverError | None]] = []
+        """What is still to be said and written down."""
         self._wake = trio.Event()
         self.wanted: Latest[Mapping[Bdf, Method]] = Latest({})
 
@@ -62,9 +63,12 @@ class Recoverer:
                     await self._wake.wait()
 
     def ended(self, bdf: Bdf, fault: DriverError | None) -> None:
-        """A card's owner is done with what was wanted."""
-        self._ended.append((bdf, fault))
-        self._wake.set()
+        """A card's owner is done with what was wanted, and when this returns it is not wanted any more: or it would be done once more, with
+        a card that is well and given away by then."""
+        if (method := self.wanted.value.get(bdf)) is not None:
+            self._ended.append((bdf, method, fault))
+            self._want_no_more(bdf)
+            self._wake.set()
 
     async def _follow(self, source: Latest[Any]) -> None:
         seen = source.version
@@ -75,33 +79,34 @@ class Recoverer:
 
     async def _take_note(self) -> None:
         ended, self._ended = self._ended, []
-        for bdf, fault in ended:
-            if (method := self.wanted.value.get(bdf)) is None:
-                continue
+        for bdf, method, fault in ended:
             if fault is None:
                 self._say(Weight.NORMAL, "GPURecovered", f"GPU {bdf} was wedged, and was bound anew ({method})")
             else:
                 self._say(Weight.WARNING, "GPUNotRecovered", f"GPU {bdf} is wedged, and to bind it anew ({method}) failed: {fault}")
-            await self._forget(bdf)
+            await self._close(bdf)
 
     async def _look(self) -> None:
+        if self._monitor.is_forgetful:
+            return  # an attempt could not be gone on with by another life
         health = self._settings.value
         users = self._users()
         for bdf in self.wanted.value.keys() - self._inventory.value.by_bdf().keys():
-            await self._forget(bdf)  # nobody can do it any more, and the next card in the slot is another
+            self._want_no_more(bdf)  # nobody can do it, and the next card in the slot is another
+            await self._close(bdf)
         for gpu in self._inventory.value.gpus:
-            if gpu.bdf in self.wanted.value:
+            if gpu.bdf in self.wanted.value or any(bdf == gpu.bdf for bdf, _, _ in self._ended):
                 continue
             mode, attempts = health.recovery.mode if health.enabled else "off", self._monitor.attempts
             method, why_not = recovery.due(gpu, mode, health.recovery.per_day, attempts, users.get(gpu.bdf, ()), self._clock())
             self._explain(gpu, why_not)
             if method is not None:
                 await self._begin(gpu, method)
-            elif self._is_open(gpu.bdf):
+            elif any(each.bdf == gpu.bdf and not each.over for each in self._monitor.attempts):
                 await self._close(gpu.bdf)  # of a life that ended before it could say so: the card is well
 
     async def _begin(self, gpu: Gpu, method: Method) -> None:
-        if not self._is_open(gpu.bdf):
+        if not self._is_open(gpu):
             before = self._monitor.attempts
             attempt = Attempt(bdf=gpu.bdf, pci_id=gpu.device, method=method, at=self._clock())
             if not await self._remember([*before, attempt]):
@@ -110,12 +115,11 @@ class Recoverer:
         log.warning("%s is wedged and idle: binding it anew (%s)", gpu.bdf, method)
         self.wanted.set({**self.wanted.value, gpu.bdf: method})
 
-    async def _forget(self, bdf: Bdf) -> None:
-        await self._close(bdf)
+    def _want_no_more(self, bdf: Bdf) -> None:
         self.wanted.set({each: way for each, way in self.wanted.value.items() if each != bdf})
 
-    def _is_open(self, bdf: Bdf) -> bool:
-        return any(each.bdf == bdf and not each.over for each in self._monitor.attempts)
+    def _is_open(self, gpu: Gpu) -> bool:
+        return any((each.bdf, each.pci_id) == (gpu.bdf, gpu.device) and not each.over for each in self._monitor.attempts)
 
     async def _close(self, bdf: Bdf) -> None:
         await self._remember([msgspec.structs.replace(each, over=each.over or each.bdf == bdf) for each in self._monitor.attempts])

@@ -77,9 +77,7 @@ class HealthWatch:
             clock=clock,
             on_verdict=self._on_verdict,
         )
-        self.files = KernelFiles(
-            tree, inventory, self.settings, call=call, clock=clock, tell=self.monitor.tell, on_samples=self._on_samples
-        )
+        self.files = KernelFiles(tree, inventory, self.settings, call=call, tell=self.monitor.tell, on_samples=self._on_samples)
         self.xpumd = XpumdSource(caller, self.settings, inventory, tell=self.monitor.tell, random=random)
         self.recoverer = Recoverer(self.monitor, self.settings, inventory, ledger, clock=clock, say=reporter.node_event)
         self.opinion: Latest[Opinion] = Latest(NO_OPINION)

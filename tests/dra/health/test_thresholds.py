@@ -233,3 +233,12 @@ def test_how_busy_a_gt_was() -> None:
     assert busy(None, at(10, 1000)) is None
     assert busy(at(0, 5000), at(10, 100)) is None, "its driver was bound again"
     assert busy(at(0, None), at(10, 100)) is None
+
+
+def test_what_was_counted_while_a_card_slept_is_not_lost() -> None:
+    before = read(errors={"gt0/fatal_guc": 5}, aer={"0000:18:00.0": Aer(fatal=1)})
+    for gap in (read(20.0, asleep=True), read(20.0, off_bus=True)):
+        now = read(30.0, errors={"gt0/fatal_guc": 9}, aer={"0000:18:00.0": Aer(fatal=2)})
+        found = severities(facts(now, rates.carried(before, gap)))
+        assert (found["errors"], found["pcie"]) == (FAILED, FAILED)
+    assert rates.carried(before, read(20.0)) == read(20.0), "a reading that could be made is what it is"

@@ -21,8 +21,8 @@ ALLOWED: dict[str, dict[tuple[str, str], set[str]]] = {
         ("", "nodes"): {"get", *READ},
         ("", "events"): {"create", "patch"},
         ("resource.k8s.io", "resourceclaims"): {"get", "list"},
-        (OURS, "gpuallocationstates"): {"get", *READ, "create", "patch"},
-        ("coordination.k8s.io", "leases"): {"create", "patch"},
+        (OURS, "gpuallocationstates"): {"get", *READ, "create", "patch", "delete"},
+        ("coordination.k8s.io", "leases"): {"create", "patch", "delete"},  # its own, when the driver is to be removed
     },
     "controller": {
         ("", "pods"): {"get"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,16 +11,19 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dra import discovery
+from dra import binding, discovery
 from dra.carvings import Carving
 from dra.devices import State
+from dra.errors import HardwareFault
 from dra.names import Bdf, ClaimUid
 from dra.sim_kernel.kernel import SimKernel
 from dra.sriov_settings import Sriov
 from nursery_apps.node import card_owner, cards
+from nursery_apps.node.rebinder import Rebinder
 from tests.fakes import machines
 from tests.fakes.claim_node import Blocks, ClaimNode
 from tests.fakes.claim_server import ClaimServer, claim
+from tests.fakes.kube_api import until
 
 FLEX, OTHER = Bdf("0000:4d:00.0"), Bdf("0000:5d:00.0")
 NUMVFS = f"sys/bus/pci/devices/{FLEX}/sriov_numvfs"
@@ -70,6 +74,50 @@ async def test_a_write_that_hangs_holds_up_its_own_card_only_and_is_told(autojum
         while isinstance(await node.prepare("a"), str):
             pass
         assert (node.cards.stuck, node.cards.faulty) == (0, 0) and vfs(machine, FLEX) == 4
+
+
+async def test_a_card_that_was_slow_to_be_read_is_seen_when_it_answers(autojump_clock: MockClock) -> None:
+    machine = kernel()
+    free = blocked(machine, f"*/{FLEX}/sriov_drivers_autoprobe", "read")
+    async with ClaimNode(ClaimServer(vf("a", FLEX, 1)), kernel=machine, sriov=sriov()).running() as node:
+        await until(lambda: node.cards.stuck == 1)
+        free.set()
+        machine.release(f"*/{FLEX}/sriov_drivers_autoprobe", "read")
+        await until(lambda: node.cards.sight.value is not None and FLEX in node.cards.sight.value.cards)
+        assert not isinstance(await node.prepare("a"), str)
+
+
+class Contested:
+    """The kernel below a Rebinder, where vfio-pci was given the card's id (`vfio-pci.ids`) and takes it whenever it is free."""
+
+    def __init__(self, driver: str) -> None:
+        self.driver: str | None = driver
+        self.done: list[str] = []
+
+    async def __call__(self, doing: str, _work: Callable[[], Any], _seconds: float) -> Any:
+        await trio.lowlevel.checkpoint()
+        if doing == "looking at a function":
+            return binding.Facts(bdf=FLEX, driver=self.driver)
+        self.done.append(doing)
+        self.driver = None if doing == "unbind" else "vfio-pci"
+        return None
+
+    def rebinder(self) -> Rebinder:
+        return Rebinder(kernel(), self, trio.lowlevel.checkpoint, lambda _bdf, _step, _seconds: None)
+
+
+async def test_a_driver_that_takes_a_function_again_and_again_is_named() -> None:
+    below = Contested("vfio-pci")
+    with pytest.raises(HardwareFault, match="vfio-pci has it ever again"):
+        await below.rebinder().bind(FLEX, None)
+    assert below.done == ["unbind", "probe"] * 3
+
+
+async def test_a_card_that_another_driver_takes_is_not_recovered() -> None:
+    below = Contested("i915")
+    with pytest.raises(HardwareFault, match="was bound anew, and vfio-pci has it now"):
+        await below.rebinder().recover(FLEX, "rebind")
+    assert below.done == ["unbind", "probe"]
 
 
 async def test_a_vf_that_gets_no_nodes_fails_its_own_claim_only(autojump_clock: MockClock) -> None:

@@ -180,6 +180,22 @@ async def test_one_claim_that_is_refused_does_not_stand_in_the_way_of_others(aut
         assert world.calls() == [("get", "a"), ("patch", "a"), ("get", "b"), ("patch", "b"), ("get", "never-there")]
 
 
+async def test_claims_that_the_api_server_keeps_refusing_hold_up_no_other(autojump_clock: MockClock) -> None:
+    world = World()
+    bad = [f"bad{number}" for number in range(claim_status.REFUSALS_MAX + 2)]
+
+    def refuse(_plural: str, body: dict[str, Any]) -> None:
+        if body["metadata"]["name"] in bad and "devices" in body.get("status", {}):
+            raise Forbidden(403, "Forbidden", "denied by a webhook")
+
+    async with world.running():
+        for uid in (*bad, "good"):
+            world.prepare(uid)
+        world.api.on_store = refuse
+        await trio.sleep(600)
+        assert world.ready("good") == [("True", "")] and world.ready("bad0") == []
+
+
 async def test_another_claim_of_the_name_is_left_alone(autojump_clock: MockClock) -> None:
     async with World().running() as world:
         world.allocate("a")
@@ -220,7 +236,7 @@ async def test_an_api_server_without_the_field_is_given_up_with_one_word(
         world.api.offer = FakeKubeApi(server_version="v1.37.2").offer
         world.served.set(served_api.choose(world.api.offer))
         await trio.sleep(SETTLED)
-        assert world.ready("b") == world.ready("c") == [("True", "")]
+        assert world.ready("a") == world.ready("b") == world.ready("c") == [("True", "")]
 
 
 async def test_rights_that_are_missing_are_said_once_and_claims_are_told_when_they_are_given(

@@ -39,6 +39,7 @@ async def test_an_idle_card_is_tried_once_a_day_and_the_outcome_is_said(autojump
         assert bench.watch.recoveries.value == {CARD: "rebind"}
         bench.kernel.unwedge(CARD)
         bench.watch.recovered(CARD, None)
+        assert bench.watch.recoveries.value == {}, "or the card's owner would do it once more, while that is written down"
         await bench.until(lambda: bench.level(CARD) is Level.OK)
         assert bench.watch.recoveries.value == {}
         assert bench.heard.reasons() == ["GPUFailed", "GPURecovered", "GPUHealthy"]
@@ -82,6 +83,16 @@ async def test_what_cannot_be_written_down_is_not_tried(autojump_clock: MockCloc
         await trio.sleep(3600)
         assert bench.watch.recoveries.value == {}
         bench.state.fail = lambda _operation, _name: None
+        await wanted(bench)
+
+
+async def test_a_driver_that_is_about_to_be_removed_recovers_nothing(autojump_clock: MockClock) -> None:
+    async with HealthBench(recovery={"mode": "rebind"}, period="5m").running() as bench:
+        await bench.watch.monitor.forget()
+        bench.kernel.wedge(CARD)
+        await trio.sleep(3600)
+        assert bench.watch.recoveries.value == {}
+        bench.watch.monitor.keep()
         await wanted(bench)
 
 
