@@ -11,9 +11,9 @@ Made from the code by `tools/schemas`; do not edit.
 
 Each is a device taint `{DRIVER_NAME}/<condition>` with the value `degraded` or `failed`, also in the quiet period after it. Its effect is
 what `health.effects` says of its severity: by default a GPU that failed evicts its pods, and one that is degraded is only told of. A
-measurement counts when it has lasted for `health.holdDown`, everything else at once; both stay for `health.quiet` after they are over,
-and for twice as long each time they come back soon. What is mostly done by hand is over at once the first time. What is wrong with a card
-is wrong with its VFs. `health.ignore` takes the words of the first column.
+measurement counts when it has lasted for `health.holdDown`, within which a bad one is taken once more; everything else at once. Both stay
+for `health.quiet` after they are over, and for twice as long each time they come back soon. What is mostly done by hand is over at once the
+first time. What is wrong with a card is wrong with its VFs. `health.ignore` takes the words of the first column.
 
 | condition | counts | told by | meaning | what to do |
 |---|---|---|---|---|
