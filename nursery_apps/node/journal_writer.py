@@ -24,7 +24,8 @@ from nursery_apps.seams import RunBlocking, StateDir
 log = logging.getLogger(__name__)
 
 Decision = Callable[[Ledger], Sequence[Change]]
-"""Pure: looks at the ledger, returns the changes to make durable (none is fine), or raises a DriverError to refuse."""
+"""Looks at the ledger, returns the changes to make durable (none is fine), or raises a DriverError to refuse. Called in a worker thread
+with the directory's lock held: what it does besides, no grant of another instance comes in between."""
 
 
 class JournalUnwritable(DriverError):
@@ -134,6 +135,14 @@ class Journal:
             DriverError: `decide` refused, or JournalUnwritable: nothing was changed.
         """
         await self._ask(_Request(decide))
+
+    async def refresh(self) -> None:
+        """Have `ledger` say what the directory says: in a rolling update another instance grants and releases, too.
+
+        Raises:
+            JournalUnwritable: the directory cannot be locked or read.
+        """
+        await self.commit(lambda _ledger: ())
 
     async def erase(self, decide: Decision, sweep: Callable[[], None]) -> None:
         """Remove the journal, once nothing is in it: a plugin that is to be removed leaves none. A later commit begins a new one.

@@ -121,6 +121,8 @@ class Preparer:
         Raises:
             DriverError: the journal or the CDI directory cannot be written.
         """
+        if self._journal.ledger.value.get(ref.uid) is None:
+            await self._journal.refresh()
         if self._journal.ledger.value.get(ref.uid) is not None:
 
             def release(ledger: Ledger) -> list[Change]:
@@ -160,7 +162,9 @@ class Preparer:
             JournalUnwritable: the record cannot be dropped.
         """
         record = self._journal.ledger.value.get(uid)
-        if record is not None and record.stage is Stage.RELEASING:
+        if record is None and (record := await self._sweep(uid)) is None:
+            return self._journal.ledger.value.stage(uid)
+        if record.stage is Stage.RELEASING:
             await self._give_back(record)
         started = trio.current_time()
         gpus, profiles = self._inventory.value.by_name, self._planned().profiles
@@ -170,6 +174,21 @@ class Preparer:
             await self._forget(uid)
             return Stage.ABSENT
         return preparation.stage(facts)
+
+    async def _sweep(self, uid: ClaimUid) -> Record | None:
+        """Remove the files of a claim that nobody holds, or return the record that another instance has made meanwhile: a grant is written
+        before its files, so whoever finds none under the lock removes nobody's."""
+        found: list[Record] = []
+
+        def decide(ledger: Ledger) -> list[Change]:
+            if (record := ledger.get(uid)) is not None:
+                found.append(record)
+            else:
+                self._files.settle(uid, None, {}, {})
+            return []
+
+        await self._timed("journal", self._journal.commit(decide))
+        return found[0] if found else None
 
     async def _forget(self, uid: ClaimUid) -> None:
         def forget(ledger: Ledger) -> list[Change]:

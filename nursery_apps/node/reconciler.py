@@ -18,7 +18,7 @@ import trio
 from dra import cdi, takeover
 from dra.claims import Stage
 from dra.devices import Inventory
-from dra.errors import StateCorrupt
+from dra.errors import DriverError, StateCorrupt
 from dra.kube.event_reasons import Reason
 from dra.names import BootId, ClaimUid, PoolName
 from dra.records import Record
@@ -122,9 +122,16 @@ class Reconciler:
     async def compare(self) -> tuple[int, int]:
         """One round of journal × CDI directory × hardware. Returns (claims looked at, orphaned files removed)."""
         self._compared = self._inventory.version
+        # Files first, and then a journal that is not older: in a rolling update another instance grants claims, and a grant is written
+        # before its file.
+        names = await self._run_blocking(self._cdi_dir.list)
+        try:
+            await self._journal.refresh()
+        except DriverError as error:
+            log.warning("files of claims that another instance may hold are left alone: %s", error)
+            names = []
         ledger = self._journal.ledger.value
         refs = [ClaimRef(record.uid, record.namespace, record.name) for record in ledger.records()]
-        names = await self._run_blocking(self._cdi_dir.list)
         orphans = [uid for name in names if (uid := cdi.uid_of_file(name)) is not None and ledger.stage(uid) is Stage.ABSENT]
         for uid in orphans:
             log.info("CDI file of claim %s, which nothing here holds: removing it", uid)

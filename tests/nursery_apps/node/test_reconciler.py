@@ -49,6 +49,41 @@ async def test_a_file_nobody_owns_is_removed_and_reported_and_foreign_files_are_
         assert [finding[:2] for finding in node.findings] == [("OrphanedFile", "stranger")]
 
 
+async def test_what_another_instance_prepares_in_a_rolling_update_is_nobodys_orphan() -> None:
+    disks, server = Disks(), ClaimServer(claim("a", G1.name))
+    async with (
+        ClaimNode(server, G1, disks=disks).running() as old,
+        ClaimNode(server, G1, disks=disks).running() as new,
+    ):
+        assert not isinstance(await new.prepare("a"), str)
+        assert ClaimUid("a") not in old.journal.ledger.value.claims, "it looked before"
+        await old.reconciler.compare()
+        assert FILE in disks.cdi and old.findings == []
+
+
+async def test_a_file_is_no_orphan_if_its_claim_is_granted_while_that_is_looked_into() -> None:
+    disks, server = Disks(), ClaimServer(claim("a", G1.name))
+    async with (
+        ClaimNode(server, G1, disks=disks).running() as old,
+        ClaimNode(server, G1, disks=disks).running() as new,
+    ):
+        assert not isinstance(await new.prepare("a"), str)
+        await old.desk.settle([old.ref("a")])
+        assert FILE in disks.cdi and ClaimUid("a") in old.journal.ledger.value.claims
+
+
+async def test_a_claim_is_released_by_an_instance_that_did_not_see_it_prepared() -> None:
+    disks, server = Disks(), ClaimServer(claim("a", G1.name))
+    async with (
+        ClaimNode(server, G1, disks=disks).running() as old,
+        ClaimNode(server, G1, disks=disks).running() as new,
+    ):
+        assert not isinstance(await new.prepare("a"), str)
+        assert await old.unprepare("a") is None
+        await new.journal.refresh()
+        assert FILE not in disks.cdi and not new.journal.ledger.value.claims
+
+
 async def test_a_gpu_that_leaves_takes_its_nodes_along_and_brings_them_back(autojump_clock: trio.testing.MockClock) -> None:
     disks = await prepared()
     async with ClaimNode(ClaimServer(claim("a", G1.name)), G1, disks=disks).running(reconcile=True) as node:
