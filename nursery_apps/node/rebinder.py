@@ -66,7 +66,7 @@ class Rebinder:
                 continue
             if taken.count(step) == TRIES:
                 raise HardwareFault(
-                    f"{bdf} does not stay as it should: {facts.driver or 'no driver'} has it ever again. Somebody else binds it, or "
+                    f"{bdf} does not stay as it should: {facts.driver or 'no driver'} takes it each time. Somebody else binds it, or "
                     "that driver was given its id (vfio-pci.ids on the kernel's command line, new_id)",
                     reason="DriverNotSwitched",
                 )

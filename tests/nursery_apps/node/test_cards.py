@@ -108,7 +108,7 @@ class Contested:
 
 async def test_a_driver_that_takes_a_function_again_and_again_is_named() -> None:
     below = Contested("vfio-pci")
-    with pytest.raises(HardwareFault, match="vfio-pci has it ever again"):
+    with pytest.raises(HardwareFault, match="vfio-pci takes it each time"):
         await below.rebinder().bind(FLEX, None)
     assert below.done == ["unbind", "probe"] * 3
 
