@@ -95,17 +95,17 @@ class CardOwner:
         """VFs that had all the time there is since they were made: claims on others do not wait for them again."""
         self.stuck: trio.Event | None = None
         """Set when the kernel lets go of a call that it held for too long; None while it holds none. Until then this card is left alone."""
-        self.why_stuck: HardwareFault | None = None
-        """Of the last such call."""
+        self._last_hang: HardwareFault | None = None
 
     @property
-    def is_stuck(self) -> bool:
-        return self.stuck is not None and not self.stuck.is_set()
+    def hang(self) -> HardwareFault | None:
+        """What is to be said of a call that the kernel holds now."""
+        return self._last_hang if self.stuck is not None and not self.stuck.is_set() else None
 
     def leave_alone(self, doing: str, hung: Hung) -> HardwareFault:
         """The kernel holds a call about the card."""
-        self.stuck, self.why_stuck = hung.back, card_errors.hung(self.bdf, doing, hung.seconds)
-        return self.why_stuck
+        self.stuck, self._last_hang = hung.back, card_errors.hung(self.bdf, doing, hung.seconds)
+        return self._last_hang
 
     async def attend(self, wish: Wish) -> dict[Bdf, DriverError]:
         """Take steps until nothing is left to do. What could not be done: of the card under its own address, of the drivers of its VFs

@@ -155,8 +155,8 @@ class Cards:
         stuck: dict[Bdf, DriverError] = {}
         for bdf in cards:
             attention = self._attention(bdf)
-            if attention.owner.is_stuck and attention.owner.why_stuck is not None:  # for how long nobody knows
-                stuck |= dict.fromkeys((bdf, *ledgers.drivers(self._journal.ledger.value).get(bdf, ())), attention.owner.why_stuck)
+            if (hang := attention.owner.hang) is not None:  # for how long nobody knows
+                stuck |= dict.fromkeys((bdf, *ledgers.drivers(self._journal.ledger.value).get(bdf, ())), hang)
                 continue
             attention.asked += 1
             tickets[bdf] = attention.asked
@@ -173,7 +173,7 @@ class Cards:
     @property
     def stuck(self) -> int:
         """Cards on which a call hangs in the kernel."""
-        return sum(each.owner.is_stuck for each in self._attentions.values())
+        return sum(each.owner.hang is not None for each in self._attentions.values())
 
     # --- what is wanted -------------------------------------------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Cards:
             if not (gpu.bdf in carvings or gpu.bdf in promised or sriov_settings.may_cut(sriov, gpu, self._labels())):
                 continue
             attention = self._attention(gpu.bdf)
-            if attention.owner.is_stuck:
+            if attention.owner.hang is not None:
                 continue
             if (card := self._known.get(gpu.bdf)) is None:
                 try:

@@ -78,6 +78,18 @@ class Blocks(Exception):
         self.free = free
 
 
+def blocked(machine: SimKernel, path: str, operation: str) -> trio.Event:
+    """Make an operation hang until the event is set."""
+    free = trio.Event()
+
+    def gate() -> None:
+        if not free.is_set():
+            raise Blocks(free)
+
+    machine.hang(path, operation, gate)
+    return free
+
+
 async def call_in_place(work: Callable[[], T], /, *, seconds: float) -> T:
     """KernelCall without a thread: the simulated kernel takes no time, and where it would block a test raises `Blocks` in its gate."""
     await trio.lowlevel.checkpoint()

@@ -21,7 +21,7 @@ from dra.sriov_settings import Sriov
 from nursery_apps.node import card_owner, cards
 from nursery_apps.node.rebinder import Rebinder
 from tests.fakes import machines
-from tests.fakes.claim_node import Blocks, ClaimNode
+from tests.fakes.claim_node import ClaimNode, blocked
 from tests.fakes.claim_server import ClaimServer, claim
 from tests.fakes.kube_api import until
 
@@ -43,18 +43,6 @@ def kernel() -> SimKernel:
 
 def vfs(machine: SimKernel, pf: Bdf) -> int:
     return discovery.scan(machine).by_bdf()[pf].vfs_now
-
-
-def blocked(machine: SimKernel, path: str, operation: str) -> trio.Event:
-    """Make an operation hang until the event is set."""
-    free = trio.Event()
-
-    def gate() -> None:
-        if not free.is_set():
-            raise Blocks(free)
-
-    machine.hang(path, operation, gate)
-    return free
 
 
 async def test_a_write_that_hangs_holds_up_its_own_card_only_and_is_told(autojump_clock: MockClock) -> None:

@@ -21,7 +21,7 @@ from dra.sim_kernel import requests
 from nursery_apps.node.claim_desk import ClaimRef
 from nursery_apps.node.desk import Verb
 from nursery_apps.node.health import monitor
-from tests.fakes.claim_node import Blocks
+from tests.fakes.claim_node import blocked
 from tests.fakes.health_bench import HealthBench
 
 CARD, OTHER = Bdf("0000:18:00.0"), Bdf("0000:3a:00.0")
@@ -91,13 +91,7 @@ async def test_every_symptom_of_a_card_is_seen(symptom: requests.Symptom, condit
 
 async def test_a_card_whose_files_hang_is_unknown_and_holds_up_no_other(autojump_clock: MockClock) -> None:
     bench = HealthBench()
-    free = trio.Event()
-
-    def gate() -> None:
-        if not free.is_set():
-            raise Blocks(free)
-
-    bench.kernel.hang(f"*/{CARD}/*temp*", "read", gate)
+    free = blocked(bench.kernel, f"*/{CARD}/*temp*", "read")
     async with bench.running():
         await bench.until(lambda: bench.level(CARD) is Level.UNKNOWN)
         assert bench.watch.files.hanging == 1
@@ -204,13 +198,7 @@ async def test_what_is_heard_while_watching_is_switched_off_counts_when_it_is_on
 
 async def test_a_card_whose_files_hang_stays_unknown_when_watching_is_switched_off_and_on(autojump_clock: MockClock) -> None:
     bench = HealthBench()
-    free = trio.Event()
-
-    def gate() -> None:
-        if not free.is_set():
-            raise Blocks(free)
-
-    bench.kernel.hang(f"*/{CARD}/*temp*", "read", gate)
+    free = blocked(bench.kernel, f"*/{CARD}/*temp*", "read")
     async with bench.running():
         await bench.until(lambda: bench.level(CARD) is Level.UNKNOWN)
         bench.watch.settings.set(Health(enabled=False))
@@ -235,13 +223,7 @@ async def test_what_is_pending_when_watching_is_switched_off_passes_in_quiet(aut
 
 async def test_a_card_that_goes_and_comes_back_while_its_files_hang_is_unknown_until_they_do_not(autojump_clock: MockClock) -> None:
     bench = HealthBench()
-    free = trio.Event()
-
-    def gate() -> None:
-        if not free.is_set():
-            raise Blocks(free)
-
-    bench.kernel.hang(f"*/{CARD}/*temp*", "read", gate)
+    free = blocked(bench.kernel, f"*/{CARD}/*temp*", "read")
     async with bench.running():
         await bench.until(lambda: bench.level(CARD) is Level.UNKNOWN)
         bench.kernel.unplug(CARD)
