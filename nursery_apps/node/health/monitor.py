@@ -164,7 +164,7 @@ class HealthMonitor:
             known = remembered.from_json(data) if data is not None else Remembered()
         except (ValueError, OSError) as error:
             # Without it a quiet period is shorter. No GPU is withheld for that, least of all on a disk that is full.
-            log.error("what was remembered of GPUs' health is illegible, and done without: %s", error)
+            log.error("what was remembered of GPUs' health is done without: %s", error)
             known = Remembered()
             if isinstance(error, ValueError):
                 await self._set_aside()
@@ -176,7 +176,9 @@ class HealthMonitor:
         try:
             await self._run_blocking(lambda: self._state.replace(FILE, remembered.to_json(Remembered()), keep=PARKED))
         except OSError as error:
-            log.error("the file %s cannot be set aside as %s: %s", FILE, PARKED, error)
+            log.error("the illegible file %s of the state directory cannot be set aside as %s: %s", FILE, PARKED, error)
+        else:
+            log.error("the illegible file %s of the state directory is set aside as %s", FILE, PARKED)
 
     async def _store(self) -> None:
         try:
